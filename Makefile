@@ -1,0 +1,50 @@
+# Each target is a few plain commands; the README says what they run, for people without make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check bench soak fuzz clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    a swarm of 5 peers, a file, 2 peers killed, the file again (KEEP=1 leaves it running)"
+	@echo "make test    the whole test suite"
+	@echo "make check   formatter, linter, strict type checker"
+	@echo "make bench   benchmarks beside stock kademlia and opendht, into benchmarks/RESULTS.md"
+	@echo "make soak    long fault runs;  make fuzz   long fuzz runs"
+
+$(VENV)/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed-test
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/python examples/demo.py $(if $(KEEP),--keep)
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: $(VENV)/installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed-bench
+	$(BIN)/python benchmarks/run.py
+
+soak: $(VENV)/installed-test
+	$(BIN)/python -m pytest -n 2 --timeout 7200 -m soak --override-ini 'addopts=-q --strict-markers'
+
+fuzz: $(VENV)/installed-test
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n 2 --timeout 7200 -m fuzz
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,149 @@
+"""Records: the versions of a value, their signatures and their merge.
+
+A key holds records; a record is called by its name (and, where it was put with `--own`, by its owner too, so two owners
+never compete for one record). A version is one state of a record. Two replicas merge by taking, record by record,
+the version of the highest rank: `rank` is a total order, so merging is commutative, associative and idempotent.
+
+Owns what a version is and what is signed. Never touches storage, network, clock or randomness.
+"""
+
+from __future__ import annotations
+
+from enum import IntFlag
+from typing import Final
+
+import msgspec
+from blake3 import blake3
+
+from p2pkv.core.clock import CLOCK_MAX, time_of
+from p2pkv.errors import RemoteError
+from p2pkv.ids import PUBLIC_KEY_BYTES
+from p2pkv.limits import (
+    BODY_BYTES_MAX,
+    KEY_BYTES_MAX,
+    META_BYTES_MAX,
+    NAME_BYTES_MAX,
+    SIGNATURE_BYTES_MAX,
+)
+
+SIGNING_CONTEXT: Final = b"p2pkv record version 1\x00"
+HASH_BYTES: Final = 16
+SIZE_BYTES_MAX: Final = (1 << 63) - 1
+
+
+class Flag(IntFlag):
+    """What a version is. Unknown bits are kept and signed, and mean nothing here."""
+
+    TOMBSTONE = 1  # deleted; body is empty
+    CHUNKED = 2  # body is an encoded ChunkList, not the value
+    OWN = 4  # only its author may replace or delete it
+    ONCE = 8  # write-once: chosen by consensus, never replaced
+    STOCK = 16  # put by a stock kademlia peer: unsigned, no author, name empty
+    FILE = 32  # a file of a folder: meta is an encoded FileMeta
+    SEALED = 64  # the content is encrypted; the key lies in the link
+
+
+class Version(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One state of a record, as it is stored and sent. Field order is the wire's."""
+
+    name: bytes  # UTF-8
+    clock: int  # hybrid logical clock
+    author: bytes  # Ed25519 public key; empty with STOCK
+    flags: int
+    expires_ms: int  # milliseconds since the epoch; 0 never
+    size_bytes: int  # of the value, uncompressed
+    body: bytes
+    meta: bytes = b""
+    signature: bytes = b""
+
+    @property
+    def owner(self) -> bytes:
+        """Part of the record's identity: the author's key with OWN, empty for a shared record."""
+        return self.author if self.flags & Flag.OWN else b""
+
+    @property
+    def identity(self) -> tuple[bytes, bytes]:
+        return self.name, self.owner
+
+    @property
+    def dead(self) -> bool:
+        return bool(self.flags & Flag.TOMBSTONE)
+
+    @property
+    def time_s(self) -> float:
+        return time_of(self.clock)
+
+    def expired(self, now_s: float) -> bool:
+        return bool(self.expires_ms) and self.expires_ms <= now_s * 1000
+
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def signed_bytes(key: bytes, version: Version) -> bytes:
+    """What the author signs: every field but the signature, bound to the key."""
+    return SIGNING_CONTEXT + _encoder.encode(
+        [
+            key,
+            version.name,
+            version.clock,
+            version.author,
+            version.flags,
+            version.expires_ms,
+            version.size_bytes,
+            version.body,
+            version.meta,
+        ]
+    )
+
+
+def content_hash(version: Version) -> bytes:
+    """16 bytes that tell two versions of one record apart, whatever replica they lie on."""
+    fields = (version.clock, version.author, version.flags, version.expires_ms, version.size_bytes)
+    return blake3(_encoder.encode([version.name, *fields, version.body, version.meta])).digest(length=HASH_BYTES)
+
+
+def rank(version: Version) -> tuple[bool, int, bytes, bytes]:
+    """The total order of a record's versions. A write-once version outranks all: consensus chose it for ever."""
+    return bool(version.flags & Flag.ONCE), version.clock, version.author, content_hash(version)
+
+
+def merge(current: Version | None, incoming: Version) -> Version:
+    """The version that both replicas keep."""
+    if current is None or rank(incoming) > rank(current):
+        return incoming
+    return current
+
+
+def version_token(version: Version) -> str:
+    """The version as users see it, for compare-and-set: clock and content, in hex."""
+    return f"{version.clock:016x}-{content_hash(version).hex()}"
+
+
+def check_key(key: bytes) -> None:
+    """Raise RemoteError where a key sent by a peer is out of bounds."""
+    if not 0 < len(key) <= KEY_BYTES_MAX:
+        raise RemoteError("malformed", f"key of {len(key)} bytes")
+
+
+def check_shape(version: Version) -> None:
+    """Raise RemoteError where a version breaks a bound. Says nothing of its signature."""
+    flags = version.flags
+    stock = bool(flags & Flag.STOCK)
+    faults = (
+        (len(version.name) > NAME_BYTES_MAX, "name too long"),
+        (stock != (not version.name), "an empty name is for stock values alone"),
+        (len(version.author) != (0 if stock else PUBLIC_KEY_BYTES), "author of a wrong length"),
+        (len(version.body) > BODY_BYTES_MAX and not stock, "body too long"),
+        (len(version.meta) > META_BYTES_MAX, "meta too long"),
+        (len(version.signature) > SIGNATURE_BYTES_MAX, "signature too long"),
+        (not 0 <= version.clock <= CLOCK_MAX, "clock out of range"),
+        (not 0 <= version.expires_ms <= CLOCK_MAX, "expiry out of range"),
+        (not 0 <= version.size_bytes <= SIZE_BYTES_MAX, "size out of range"),
+        (not 0 <= flags < 1 << 32, "flags out of range"),
+        (bool(flags & Flag.TOMBSTONE and version.body), "a tombstone has no body"),
+        (stock and bool(flags & (Flag.OWN | Flag.ONCE | Flag.CHUNKED)), "a stock value is plain"),
+    )
+    for broken, what in faults:
+        if broken:
+            raise RemoteError("malformed", what)

@@ -1,0 +1,51 @@
+"""Identifiers and the distance between them.
+
+Owns how a key, a chunk and a public key become points of the 160-bit id space. Knows nothing of what lies there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NewType
+
+from blake3 import blake3
+
+NodeID = NewType("NodeID", bytes)
+"""20 bytes: where a peer stands in the id space."""
+Place = NewType("Place", bytes)
+"""20 bytes: where a page or a chunk belongs in the id space."""
+ChunkID = NewType("ChunkID", bytes)
+"""32 bytes: BLAKE3-256 of the chunk as it is stored and sent."""
+PublicKey = NewType("PublicKey", bytes)
+"""32 bytes: an Ed25519 public key."""
+
+ID_BYTES = 20
+CHUNK_ID_BYTES = 32
+PUBLIC_KEY_BYTES = 32
+
+_NODE_ID_CONTEXT = "p2pkv 2026 node id of an Ed25519 public key"
+
+
+def place_of_key(key: bytes) -> Place:
+    """SHA-1 of the key, the same place that a stock kademlia peer computes."""
+    return Place(hashlib.sha1(key, usedforsecurity=False).digest())
+
+
+def place_of_chunk(chunk_id: ChunkID) -> Place:
+    """The first 160 bits of the chunk's hash."""
+    return Place(chunk_id[:ID_BYTES])
+
+
+def chunk_id_of(stored: bytes | bytearray | memoryview) -> ChunkID:
+    """The name of a chunk: the hash of its stored bytes, so whoever holds it can check it."""
+    return ChunkID(blake3(stored).digest())
+
+
+def node_id_of(public_key: PublicKey) -> NodeID:
+    """A peer's NodeID. It can be proven by a signature and not be chosen freely."""
+    return NodeID(blake3(public_key, derive_key_context=_NODE_ID_CONTEXT).digest(length=ID_BYTES))
+
+
+def distance(a: bytes, b: bytes) -> int:
+    """The XOR metric of Kademlia (Maymounkov and Mazières 2002, section 2.1)."""
+    return int.from_bytes(a, "big") ^ int.from_bytes(b, "big")

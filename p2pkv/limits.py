@@ -1,0 +1,60 @@
+"""Every bound of p2pkv, with its arithmetic. A loop, queue, cache or size set by a stranger has its bound here."""
+
+from __future__ import annotations
+
+KIB = 1024
+MIB = 1024 * KIB
+
+# --- Kademlia ---
+K_DEFAULT = 8  # replicas, and contacts in an answer
+ALPHA_DEFAULT = 3  # requests in flight of one lookup
+K_MAX = 64
+
+# --- Records ---
+KEY_BYTES_MAX = KIB
+NAME_BYTES_MAX = KIB
+INLINE_BYTES_MAX = KIB  # a longer value becomes chunks
+BODY_BYTES_MAX = KIB  # what a version carries inline: the value, or the chunk list
+META_BYTES_MAX = 512
+SIGNATURE_BYTES_MAX = 512  # a plain Ed25519 signature takes 64; a batch signature adds a Merkle path
+# name + body + meta + signature + author 32 + clock 9 + flags, expiry, size 24 + msgpack heads 24
+VERSION_BYTES_MAX = NAME_BYTES_MAX + BODY_BYTES_MAX + META_BYTES_MAX + SIGNATURE_BYTES_MAX + 32 + 9 + 24 + 24
+CLOCK_DRIFT_S_MAX = 300.0  # a version from further in the future is refused
+TOMBSTONE_S = 30 * 86_400.0  # longer than a replica may be away and come back with its data
+
+# --- Chunks and files ---
+CHUNK_BYTES_MAX = MIB  # plain bytes of one chunk
+CHUNK_OVERHEAD_BYTES_MAX = 64  # codec byte, AEAD tag and nonce
+STORED_CHUNK_BYTES_MAX = CHUNK_BYTES_MAX + CHUNK_OVERHEAD_BYTES_MAX
+CHUNK_LIST_LEVELS_MAX = 4  # 25 entries in a record, then about 25,000 a level: far beyond any disk
+VALUE_IN_MEMORY_BYTES_MAX = 8 * MIB  # `Record.value` holds values up to this; longer ones are streamed
+
+# --- RPC ---
+RPC_PAYLOAD_BYTES_MAX = 8 * KIB  # rpcudp's own bound on a request, kept for replies too
+RPC_EXTENSION_BYTES_MAX = 512
+# type 1 + message id 20 + payload + extension + its length and mark 3
+RPC_DATAGRAM_BYTES_MAX = 1 + 20 + RPC_PAYLOAD_BYTES_MAX + RPC_EXTENSION_BYTES_MAX + 3
+RPC_OUTSTANDING_PER_CONTACT_MAX = 64
+RPC_OUTSTANDING_MAX = 4096
+RPC_ANSWERS_CACHED_MAX = 4096  # answers kept for repeated ids, all contacts together
+RPC_ANSWERS_CACHED_BYTES_MAX = 8 * MIB
+RPC_ANSWER_CACHE_S = 15.0  # longer than the last resend of a request can be late
+RPC_RTO_INITIAL_S = 0.25  # before the first sample: loopback, LAN and most of the Internet answer faster
+RPC_RTO_MIN_S = 0.02
+RPC_RTO_MAX_S = 2.0
+RPC_RESENDS_MAX = 6
+RPC_DEADLINE_S = 5.0  # a request ends at the latest then, whatever its resends
+AMPLIFICATION_MAX = 3  # answer bytes per request byte to an address that is not proven
+HANDLERS_RUNNING_MAX = 1024  # requests being worked on, all contacts together; beyond it the answer is "busy"
+
+# --- Routing ---
+CONTACT_FAILURES_MAX = 3  # silences in a row before a contact is evicted
+REPLACEMENTS_PER_BUCKET_MAX = 16
+CONTACTS_UNVERIFIED_MAX = 512  # addresses we have heard from and not yet had an answer from
+CONTACTS_PER_ADDRESS_MAX = 64  # of one IP address in the whole table, loopback excepted
+REFRESH_S = 900.0
+CONTACTS_SAVED_MAX = 256
+
+# --- Socket ---
+SOCKET_BUFFER_BYTES = 8 * MIB  # asked for; the system may give less
+SOCKET_BUFFER_BYTES_SMALL = MIB  # below this `doctor` and the log complain

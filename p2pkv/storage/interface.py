@@ -1,0 +1,192 @@
+"""What a storage engine does, whatever lies under it. One conformance suite runs against every engine.
+
+A store keeps pages of versions (at places of the id space), chunks (by their hash) and registers (the acceptor state of
+consensus). It merges versions by `records.rank` and knows nothing of authors' rights, signatures, peers or replication.
+Everything that it says is stored is durable: it survives SIGKILL and power loss.
+
+All methods are coroutines; an engine may finish them without suspending. Times are seconds since the epoch and come
+from the `now_s` argument or the clock given to the engine.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from enum import Enum
+from typing import Literal
+
+import msgspec
+
+from p2pkv.core.records import Version
+from p2pkv.ids import ChunkID, Place
+from p2pkv.outcomes import Order
+
+
+class PutVersion(msgspec.Struct, frozen=True):
+    """Merge a version into the page at a place. `key` is the page's key where the writer knows it, else empty."""
+
+    place: Place
+    key: bytes
+    version: Version
+
+
+class PutRegister(msgspec.Struct, frozen=True):
+    """Set the consensus register of a record name (opaque bytes)."""
+
+    place: Place
+    name: bytes
+    state: bytes
+
+
+class DropVersion(msgspec.Struct, frozen=True):
+    """Forget a version for good (expired tombstone, handed over), only if it still is the one with this hash."""
+
+    place: Place
+    name: bytes
+    owner: bytes
+    content_hash: bytes
+
+
+Write = PutVersion | PutRegister | DropVersion
+
+
+class Result(Enum):
+    STORED = "stored"  # it is the current version now
+    ALREADY = "already"  # this very version was there before
+    STALE = "stale"  # a version of higher rank stands; that one is durable
+
+
+class WriteOutcome(msgspec.Struct, frozen=True):
+    result: Result
+    current: Version | None = None  # with STALE: the version that stands
+
+
+class Cursor(msgspec.Struct, array_like=True, frozen=True, order=True):
+    """A position in a page: behind the record with this clock, name and owner.
+
+    In time order records compare by (clock, name, owner), in name order by (name, owner) and the clock is ignored.
+    """
+
+    clock: int
+    name: bytes
+    owner: bytes = b""
+
+
+class RangeQuery(msgspec.Struct, frozen=True):
+    """A part of a page. `after` is exclusive and follows the direction: with `reverse` it is the upper end."""
+
+    place: Place
+    order: Order = "time"
+    after: Cursor | None = None
+    until: Cursor | None = None  # inclusive far end, in the direction of reading
+    reverse: bool = False
+    prefix: bytes = b""
+    limit: int = 1000
+    bytes_max: int = 1 << 20  # stop before the encoded versions exceed this (at least one is returned)
+    dead: bool = False  # return tombstones and expired versions too
+
+
+class RangeResult(msgspec.Struct, frozen=True):
+    versions: list[Version]
+    more: bool  # something of the range lies beyond the last version returned
+
+
+class PageInfo(msgspec.Struct, frozen=True):
+    place: Place
+    key: bytes  # empty where only a stock peer's digest is known
+    live: int  # records neither dead nor expired
+    total: int
+    size_bytes: int
+
+
+class Usage(msgspec.Struct, frozen=True):
+    keys: int
+    records: int
+    chunks: int
+    size_bytes: int
+
+
+class DamageReport(msgspec.Struct, frozen=True):
+    """What `verify` found: ids of chunks and names of records whose bytes do not match (already dropped)."""
+
+    chunks_checked: int
+    records_checked: int
+    chunks_damaged: list[str]
+    records_damaged: list[str]
+
+
+class QuotaExceededError(Exception):
+    """The write does not fit the quota or the disk; nothing of the batch was stored."""
+
+
+class StoreFailedError(Exception):
+    """The engine cannot write any more (I/O error); nothing of the batch is promised."""
+
+
+class Store(ABC):
+    """One peer's storage. Not thread-safe: called from the event loop alone."""
+
+    kind: Literal["disk", "memory"]
+
+    @abstractmethod
+    async def open(self) -> None: ...
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Everything acknowledged is on disk before; idempotent."""
+
+    # --- records ---
+    @abstractmethod
+    async def commit(self, writes: Sequence[Write]) -> list[WriteOutcome]:
+        """Do all writes durably, in order, all or nothing; outcomes in the same order. Concurrent calls share fsyncs.
+
+        Raises QuotaExceededError or StoreFailedError; then nothing of this batch was done.
+        """
+
+    @abstractmethod
+    async def read(self, query: RangeQuery) -> RangeResult: ...
+
+    @abstractmethod
+    async def read_name(self, place: Place, name: bytes) -> list[Version]:
+        """Every owner's version under a name, tombstones and expired ones included, shared first."""
+
+    @abstractmethod
+    async def read_register(self, place: Place, name: bytes) -> bytes | None: ...
+
+    @abstractmethod
+    async def page(self, place: Place) -> PageInfo | None: ...
+
+    @abstractmethod
+    async def pages(self, after: Place | None = None, limit: int = 1000) -> list[PageInfo]:
+        """Pages in the order of their places, behind `after`."""
+
+    @abstractmethod
+    async def keys(self, prefix: bytes = b"", after: bytes = b"", limit: int = 1000) -> list[PageInfo]:
+        """Pages whose key is known and begins with `prefix`, in the order of their keys, behind the key `after`."""
+
+    # --- chunks ---
+    @abstractmethod
+    async def put_chunk(self, chunk_id: ChunkID, data: bytes | memoryview) -> bool:
+        """Keep a chunk durably; True where it was new. The caller has checked the hash."""
+
+    @abstractmethod
+    async def get_chunk(self, chunk_id: ChunkID) -> bytes | None:
+        """The chunk's bytes, checked against their hash; None where absent or damaged (then it is dropped)."""
+
+    @abstractmethod
+    async def has_chunks(self, chunk_ids: Sequence[ChunkID]) -> list[bool]: ...
+
+    @abstractmethod
+    async def delete_chunk(self, chunk_id: ChunkID) -> bool: ...
+
+    @abstractmethod
+    async def chunk_ids(self, after: ChunkID | None = None, limit: int = 1000) -> list[ChunkID]: ...
+
+    # --- the whole ---
+    @abstractmethod
+    def usage(self) -> Usage:
+        """Cheap: kept up to date, never counted."""
+
+    @abstractmethod
+    async def verify(self) -> DamageReport:
+        """Check every chunk against its hash and every record against its checksum."""
