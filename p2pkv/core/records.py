@@ -77,6 +77,17 @@ class Version(msgspec.Struct, array_like=True, frozen=True, gc=False):
         return bool(self.expires_ms) and self.expires_ms <= now_s * 1000
 
 
+class Cursor(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
+    """A position in a page: behind the record with this clock, name and owner.
+
+    In time order records compare by (clock, name, owner), in name order by (name, owner) and the clock is ignored.
+    """
+
+    clock: int
+    name: bytes
+    owner: bytes = b""
+
+
 _encoder = msgspec.msgpack.Encoder()
 
 

@@ -17,9 +17,27 @@ from typing import Literal
 
 import msgspec
 
-from p2pkv.core.records import Version
+from p2pkv.core.records import Cursor, Version
 from p2pkv.ids import ChunkID, Place
 from p2pkv.outcomes import Order
+
+__all__ = [
+    "Cursor",
+    "DamageReport",
+    "DropVersion",
+    "PageInfo",
+    "PutRegister",
+    "PutVersion",
+    "QuotaExceededError",
+    "RangeQuery",
+    "RangeResult",
+    "Result",
+    "Store",
+    "StoreFailedError",
+    "Usage",
+    "Write",
+    "WriteOutcome",
+]
 
 
 class PutVersion(msgspec.Struct, frozen=True):
@@ -59,17 +77,6 @@ class Result(Enum):
 class WriteOutcome(msgspec.Struct, frozen=True):
     result: Result
     current: Version | None = None  # with STALE: the version that stands
-
-
-class Cursor(msgspec.Struct, array_like=True, frozen=True, order=True):
-    """A position in a page: behind the record with this clock, name and owner.
-
-    In time order records compare by (clock, name, owner), in name order by (name, owner) and the clock is ignored.
-    """
-
-    clock: int
-    name: bytes
-    owner: bytes = b""
 
 
 class RangeQuery(msgspec.Struct, frozen=True):

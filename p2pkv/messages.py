@@ -1,0 +1,138 @@
+"""The messages of our own RPC methods, field by field as they lie on the wire (msgpack arrays in this order).
+
+Unknown trailing fields are ignored and missing ones take their defaults, so a later version may append. Framing, the
+extension and the stock methods are `wire.py`'s. docs/protocol.md spells every layout out, with test vectors.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from p2pkv.core.records import Cursor, Version
+from p2pkv.wire import Method, NodeTuple
+
+
+class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Base of every message: an array, decoded straight into its fields."""
+
+
+# --- records ---
+
+STORED: Final = 0  # durable
+ALREADY: Final = 1  # this very version was durable before
+STALE: Final = 2  # a version of higher rank stands, it is `current`
+REFUSED: Final = 3  # `detail` says why: owned by another, write-once, signature, clock, quota
+NOT_MINE: Final = 4  # k nearer peers are known here; they are in `nodes`
+
+
+class StoreRecords(Message):
+    """Merge versions into a key's page. `force`: store them even where nearer peers are known."""
+
+    key: bytes
+    versions: list[Version]
+    view: bytes = b""  # what the sender believes of who is nearest; the answer names nodes only where it differs
+    force: bool = False
+
+
+class StoreResult(Message):
+    code: int
+    detail: str = ""
+    current: Version | None = None
+
+
+class StoreRecordsReply(Message):
+    results: list[StoreResult]
+    nodes: list[NodeTuple] = []
+
+
+class FindRecords(Message):
+    """Ask for a run of a page: versions behind `after` up to and with `until`, tombstones and expired ones too."""
+
+    place: bytes
+    by_name: bool = False  # else in time order
+    reverse: bool = False
+    after: Cursor | None = None
+    until: Cursor | None = None
+    prefix: bytes = b""
+    limit: int = 1000
+    digest_only: bool = False  # a digest of the run in place of the versions
+    view: bytes = b""
+
+
+class FindRecordsReply(Message):
+    versions: list[Version]
+    more: bool  # the run was cut behind its last version
+    digest: bytes  # of the run
+    live: int  # versions of the run that are neither dead nor expired
+    end: Cursor | None = None  # of the last version of the run
+    nodes: list[NodeTuple] = []
+
+
+class FindNames(Message):
+    """Ask for everything held under some names of a page."""
+
+    place: bytes
+    names: list[bytes]
+
+
+class FindNamesReply(Message):
+    versions: list[Version]
+
+
+# --- consensus on one record (write-once and compare-and-set) ---
+
+
+class Prepare(Message):
+    """CASPaxos phase 1: promise to take nothing below this ballot, and say what was accepted and what stands."""
+
+    key: bytes
+    name: bytes
+    ballot: tuple[int, bytes]
+
+
+class Promise(Message):
+    granted: bool
+    ballot: tuple[int, bytes]  # the highest seen
+    accepted_ballot: tuple[int, bytes] | None
+    accepted: Version | None  # the version accepted at that ballot
+    standing: list[Version]  # what the page holds under the name, by whatever way it came
+
+
+class Propose(Message):
+    """CASPaxos phase 2: accept this version at this ballot, durably."""
+
+    key: bytes
+    ballot: tuple[int, bytes]
+    version: Version
+
+
+class Accepted(Message):
+    granted: bool
+    ballot: tuple[int, bytes]
+
+
+# --- chunks ---
+
+
+class HasChunks(Message):
+    chunk_ids: list[bytes]
+
+
+class HasChunksReply(Message):
+    held: list[bool]
+
+
+class ChunkHeader(Message):
+    """In front of a chunk that travels by bulk transfer, in both directions."""
+
+    chunk_id: bytes
+
+
+STORE_RECORDS: Final = Method("p2pkv_store_records", StoreRecords, StoreRecordsReply, needs_cookie=True)
+FIND_RECORDS: Final = Method("p2pkv_find_records", FindRecords, FindRecordsReply, needs_cookie=True)
+FIND_NAMES: Final = Method("p2pkv_find_names", FindNames, FindNamesReply, needs_cookie=True)
+PREPARE: Final = Method("p2pkv_prepare", Prepare, Promise, needs_cookie=True)
+PROPOSE: Final = Method("p2pkv_propose", Propose, Accepted, needs_cookie=True)
+HAS_CHUNKS: Final = Method("p2pkv_has_chunks", HasChunks, HasChunksReply, needs_cookie=True)
