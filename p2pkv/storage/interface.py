@@ -49,7 +49,7 @@ class PutVersion(msgspec.Struct, frozen=True):
 
 
 class PutRegister(msgspec.Struct, frozen=True):
-    """Set the consensus register of a record name (opaque bytes)."""
+    """Set the consensus register of a record name (opaque bytes); empty bytes forget it."""
 
     place: Place
     name: bytes
@@ -57,7 +57,11 @@ class PutRegister(msgspec.Struct, frozen=True):
 
 
 class DropVersion(msgspec.Struct, frozen=True):
-    """Forget a version for good (expired tombstone, handed over), only if it still is the one with this hash."""
+    """Forget a version for good (expired tombstone, handed over), only if it still is the one with this hash.
+
+    The outcome is STORED where it was dropped, STALE where another stands, ALREADY where none does. A page whose last
+    record is dropped ends.
+    """
 
     place: Place
     name: bytes
@@ -107,10 +111,10 @@ class PageInfo(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    keys: int
-    records: int
+    keys: int  # pages
+    records: int  # that are no tombstones; expired ones count until they are dropped
     chunks: int
-    size_bytes: int
+    size_bytes: int  # encoded versions, registers and chunks, as the quota counts them
 
 
 class DamageReport(msgspec.Struct, frozen=True):
@@ -169,7 +173,10 @@ class Store(ABC):
 
     @abstractmethod
     async def keys(self, prefix: bytes = b"", after: bytes = b"", limit: int = 1000) -> list[PageInfo]:
-        """Pages whose key is known and begins with `prefix`, in the order of their keys, behind the key `after`."""
+        """Pages whose key is known and begins with `prefix`, in the order of their keys, behind the key `after`.
+
+        All pages of one key come together, so `limit` may be passed by the last key's.
+        """
 
     # --- chunks ---
     @abstractmethod
