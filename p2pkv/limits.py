@@ -58,3 +58,29 @@ CONTACTS_SAVED_MAX = 256
 # --- Socket ---
 SOCKET_BUFFER_BYTES = 8 * MIB  # asked for; the system may give less
 SOCKET_BUFFER_BYTES_SMALL = MIB  # below this `doctor` and the log complain
+
+# --- Files ---
+# a list as a chunk: head 32; an entry is array head 1 + id 34 + size 9 at most
+CHUNK_LIST_ENTRIES_MAX = (CHUNK_BYTES_MAX - 32) // 44
+CHUNKS_IN_FLIGHT_MAX = 16  # of one process's transfers together: 16 MiB of plain bytes
+FILES_IN_FLIGHT_MAX = 16  # of one folder
+CHUNK_GET_ATTEMPTS_MAX = 3  # then the chunk is called unreachable
+CHUNKS_REMEMBERED_MAX = 1 << 17  # ids of one upload, to put equal chunks once: 128 GiB of file, 16 MB of memory
+FAILURES_REPORTED_MAX = 1000  # files of a folder that failed, by name; the count goes on
+FOLDER_DEPTH_MAX = 128
+PROGRESS_INTERVAL_S = 0.1
+# "p2pkv:" + key and name percent-encoded + "#" and 43 characters of base64
+LINK_CHARS_MAX = 6 + 3 * (KEY_BYTES_MAX + NAME_BYTES_MAX) + 44
+
+# --- Replication ---
+STOCK_VALUE_BYTES_MAX = 6 * KIB  # of a value put by a stock peer: an answer that carries it fits RPC_PAYLOAD_BYTES_MAX
+NODES_IN_ANSWER_MAX = 20  # 20 x about 48 bytes
+# Versions of one answer: the payload less nodes, digest, cursor and msgpack heads.
+RECORDS_ANSWER_BYTES_MAX = RPC_PAYLOAD_BYTES_MAX - NODES_IN_ANSWER_MAX * 48 - 160
+RECORDS_STORE_BYTES_MAX = RPC_PAYLOAD_BYTES_MAX - KEY_BYTES_MAX - 160  # versions of one store request
+RECORDS_ANSWER_MAX = 1000  # versions of one answer
+RECORDS_DIGEST_MAX = 5000  # versions that one digest request makes a replica read
+NAMES_ASKED_MAX = 4  # names of one request: 4 versions of the largest size fit an answer
+CLOCK_RETRIES_MAX = 3  # puts that lost to a clock ahead of ours, tried again behind it
+STORES_IN_FLIGHT_MAX = 8  # messages of one batch under way at once
+REPAIRS_PENDING_MAX = 256  # read repairs under way, beyond which none is started

@@ -1,0 +1,1 @@
+"""Files and folders as records and chunks. `service.Files` is the entrance."""
