@@ -80,7 +80,34 @@ RECORDS_ANSWER_BYTES_MAX = RPC_PAYLOAD_BYTES_MAX - NODES_IN_ANSWER_MAX * 48 - 16
 RECORDS_STORE_BYTES_MAX = RPC_PAYLOAD_BYTES_MAX - KEY_BYTES_MAX - 160  # versions of one store request
 RECORDS_ANSWER_MAX = 1000  # versions of one answer
 RECORDS_DIGEST_MAX = 5000  # versions that one digest request makes a replica read
-NAMES_ASKED_MAX = 4  # names of one request: 4 versions of the largest size fit an answer
+NAMES_ASKED_MAX = 64  # names of one request; the answer says how many of them fitted
 CLOCK_RETRIES_MAX = 3  # puts that lost to a clock ahead of ours, tried again behind it
 STORES_IN_FLIGHT_MAX = 8  # messages of one batch under way at once
 REPAIRS_PENDING_MAX = 256  # read repairs under way, beyond which none is started
+
+# --- Storage ---
+STORE_COMMITS_QUEUED_MAX = 4096  # batches waiting for the disk; further callers wait their turn
+STORE_CHUNKS_QUEUED_MAX = 128  # 128 MiB of memory at 1 MiB each
+STORE_GROUP_BATCHES_MAX = 1024  # batches under one fsync
+STORE_GROUP_CHUNK_BYTES_MAX = 16 * MIB  # chunk bytes under one fsync: some 50 ms of a plain SSD
+STORE_PACK_BYTES_MAX = 256 * MIB  # what compaction rewrites in one go
+STORE_PACK_LIVE_FRACTION_MIN = 0.5  # a pack with less live bytes is rewritten: at worst the disk holds twice the data
+STORE_COMPACTION_CHUNKS = 16  # chunks moved at a time, so that they never crowd out others' writes
+STORE_READER_THREADS = 4
+STORE_CACHE_PAGES_MAX = 8192
+STORE_CACHE_BYTES_MAX = 32 * MIB  # of encoded versions
+STORE_CACHED_PAGE_BYTES_MAX = 256 * KIB  # a larger page is read from disk
+STORE_SCAN_STEP = 1000  # rows of one step of a verification
+
+# --- Log of a running peer ---
+LOG_BYTES_MAX = 8 * MIB  # of one file; then it is rotated
+LOG_FILES_MAX = 4
+
+# --- Consensus ---
+BALLOT_MAX = 1 << 62  # an acceptor takes no higher one: a stranger cannot exhaust the numbers
+CONSENSUS_ROUNDS_MAX = 24  # ballots that one put tries before it says that others got ahead
+CONSENSUS_BACKOFF_S = 0.02  # doubled a few times, drawn at random
+
+# --- Chunks between peers ---
+CHUNKS_ASKED_MAX = 128  # ids of one question: 128 x 34 bytes
+CHUNK_DEADLINE_S = 60.0  # 1 MiB at 17.5 KB/s; a silent peer is given up on sooner, by the transfer itself

@@ -1,0 +1,302 @@
+"""The store on disk: SQLite for versions, registers and the chunk index, append-only pack files for chunks.
+
+How a write becomes durable: everything that waits is taken together by one thread, changed in one transaction and
+synced once (`disk_groups`, `disk_writer`); only then do the callers return. A chunk is appended to a pack and synced
+first (`disk_packs`), then indexed in such a transaction. Reads of small pages come from memory (`disk_cache`), all
+others from a few reader threads (`disk_reads`), so the event loop never waits for the disk.
+
+Owns the life of these parts and the folder: `format`, `lock`, `store.db`, `packs/`. Never decides what to keep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar, cast
+
+from p2pkv.core.records import Version
+from p2pkv.errors import P2pkvError
+from p2pkv.ids import ChunkID, Place
+from p2pkv.limits import (
+    STORE_CHUNKS_QUEUED_MAX,
+    STORE_COMMITS_QUEUED_MAX,
+    STORE_GROUP_BATCHES_MAX,
+    STORE_GROUP_CHUNK_BYTES_MAX,
+    STORE_PACK_BYTES_MAX,
+    STORE_READER_THREADS,
+)
+from p2pkv.storage import disk_reads, disk_schema
+from p2pkv.storage.disk_batch import Committed
+from p2pkv.storage.disk_cache import PageCache
+from p2pkv.storage.disk_groups import GroupThread, Job, store_error
+from p2pkv.storage.disk_packs import AppendChunk, Packs
+from p2pkv.storage.disk_reads import Damage
+from p2pkv.storage.disk_upkeep import Upkeep
+from p2pkv.storage.disk_writer import CommitWrites, DropChunk, DropRows, IndexChunk, Location, Work, Writer
+from p2pkv.storage.files import Files, FolderLock
+from p2pkv.storage.interface import (
+    DamageReport,
+    PageInfo,
+    QuotaExceededError,
+    RangeQuery,
+    RangeResult,
+    Store,
+    StoreFailedError,
+    Usage,
+    Write,
+    WriteOutcome,
+)
+
+_log = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class DiskStore(Store):
+    """One folder, one open store. `damaged_records` and `damaged_chunks` count what was found bad and dropped."""
+
+    kind = "disk"
+
+    def __init__(
+        self,
+        folder: Path,
+        now_s: Callable[[], float],
+        quota_bytes: int | None = None,
+        *,
+        files: Files | None = None,
+        pack_bytes_max: int = STORE_PACK_BYTES_MAX,
+    ) -> None:
+        self.damaged_records = 0
+        self.damaged_chunks = 0
+        self._folder = folder
+        self._now_s = now_s
+        self._quota_bytes = quota_bytes
+        self._files = files or Files()
+        self._packs = Packs(folder / "packs", self._files, pack_bytes_max)
+        self._lock = FolderLock(folder / "lock")
+        self._cache = PageCache()
+        self._arriving_bytes = 0  # of chunks on their way, so that many at once do not pass the quota together
+        self._opened = False
+        self._upkeep = Upkeep(self, self._packs)
+
+    # --- life ---
+    async def open(self) -> None:
+        """Raises P2pkvError where the folder is in use, damaged, of a future version or cannot be made."""
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._readers = ThreadPoolExecutor(STORE_READER_THREADS, thread_name_prefix="p2pkv-read")
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._readers, self._open_files)
+        except BaseException:
+            self._readers.shutdown()
+            raise
+        self._database = GroupThread[Work](
+            "p2pkv-write", self._writer.handle, self._written, STORE_GROUP_BATCHES_MAX, STORE_COMMITS_QUEUED_MAX
+        )
+        self._appender = GroupThread[AppendChunk](
+            "p2pkv-pack", self._packs.handle, _nothing, STORE_GROUP_CHUNK_BYTES_MAX, STORE_CHUNKS_QUEUED_MAX
+        )
+        self._opened = True
+
+    def _open_files(self) -> None:
+        disk_schema.check_format(self._folder)
+        try:
+            (self._folder / "packs").mkdir(parents=True, exist_ok=True)
+            self._lock.take()
+        except OSError as error:
+            raise P2pkvError(
+                f"cannot use {self._folder}: {error.strerror}", "check the folder and its rights"
+            ) from error
+        try:
+            disk_schema.create(self._folder)
+            disk_schema.write_format(self._folder, self._files)
+            self._writer = Writer(self._folder, self._quota_bytes)
+            self._packs.open({pack: end for pack, (_, end) in disk_reads.pack_totals(self._reader()).items()})
+        except BaseException:
+            self._close_connections()
+            self._lock.release()
+            raise
+
+    async def close(self) -> None:
+        if not self._opened:
+            return
+        self._opened = False
+        await self._upkeep.stop()
+        await self._appender.stop()
+        await self._database.stop()
+        await asyncio.get_running_loop().run_in_executor(self._readers, self._close_files)
+        self._readers.shutdown()
+
+    def _close_files(self) -> None:
+        self._close_connections()
+        self._writer.close()
+        self._packs.close()
+        self._lock.release()
+
+    def _close_connections(self) -> None:
+        for connection in self._connections:
+            connection.close()
+
+    # --- records ---
+    async def commit(self, writes: Sequence[Write]) -> list[WriteOutcome]:
+        committed = cast(Committed, await self.write(CommitWrites(tuple(writes))))
+        return committed.outcomes
+
+    async def write(self, work: Work) -> object:
+        """One change of the database, durable when this returns."""
+        self._check_open()
+        return await self._database.run(work)
+
+    def _written(self, jobs: list[Job[Work]]) -> None:
+        for job in jobs:
+            if isinstance(job.result, Committed) and job.error is None:
+                self._cache.apply(job.result)
+
+    async def read(self, query: RangeQuery) -> RangeResult:
+        page = self._cache.get(query.place) or await self._load(query.place)
+        if page is not None:
+            return page.select(query, self._now_s())
+        return await self._ask_noting_damage(disk_reads.read_range, query, self._now_s())
+
+    async def _load(self, place: Place) -> disk_reads.Page | None:
+        token = self._cache.begin_load(place)
+        page = None
+        try:
+            page = await self._ask_noting_damage(disk_reads.load_page, place)
+        finally:
+            self._cache.end_load(place, token, page)
+        return page
+
+    async def read_name(self, place: Place, name: bytes) -> list[Version]:
+        page = self._cache.get(place)
+        if page is not None:
+            return page.named(name)
+        return await self._ask_noting_damage(disk_reads.read_name, place, name)
+
+    async def read_register(self, place: Place, name: bytes) -> bytes | None:
+        return await self.ask(disk_reads.read_register, place, name)
+
+    async def page(self, place: Place) -> PageInfo | None:
+        page = self._cache.get(place)
+        if page is not None:
+            return page.info(self._now_s()) if len(page) else None
+        return await self.ask(disk_reads.page_info, place, self._now_s())
+
+    async def pages(self, after: Place | None = None, limit: int = 1000) -> list[PageInfo]:
+        return await self.ask(disk_reads.pages, after, limit, self._now_s())
+
+    async def keys(self, prefix: bytes = b"", after: bytes = b"", limit: int = 1000) -> list[PageInfo]:
+        return await self.ask(disk_reads.keys, prefix, after, limit, self._now_s())
+
+    # --- chunks ---
+    async def put_chunk(self, chunk_id: ChunkID, data: bytes | memoryview) -> bool:
+        if (await self.ask(disk_reads.location, chunk_id)) is not None:
+            return False
+        size_bytes = len(data)
+        self._admit_chunk(size_bytes)
+        self._arriving_bytes += size_bytes
+        try:
+            # A copy where the buffer is the caller's: it may be reused while the chunk waits.
+            append = AppendChunk(chunk_id, bytes(data))
+            location = cast(Location, await self._appender.run(append, size_bytes))
+            return bool(await self.write(IndexChunk(chunk_id, location)))
+        finally:
+            self._arriving_bytes -= size_bytes
+
+    def _admit_chunk(self, size_bytes: int) -> None:
+        used = self._writer.usage.size_bytes + self._arriving_bytes
+        if self._quota_bytes is not None and used + size_bytes > self._quota_bytes:
+            raise QuotaExceededError(f"a chunk of {size_bytes} bytes does not fit into {self._quota_bytes}")
+
+    async def append(self, chunk_id: ChunkID, data: bytes) -> Location:
+        """Chunk bytes at the end of the current pack, durable and not yet indexed."""
+        return cast(Location, await self._appender.run(AppendChunk(chunk_id, data), len(data)))
+
+    async def get_chunk(self, chunk_id: ChunkID) -> bytes | None:
+        location, data = await self.ask(self._read_chunk, chunk_id)
+        if location is not None and data is None:
+            await self.drop_damaged_chunk(chunk_id, location)
+        return data
+
+    def _read_chunk(self, database: sqlite3.Connection, chunk_id: ChunkID) -> tuple[Location | None, bytes | None]:
+        location, data = disk_reads.location(database, chunk_id), None
+        while location is not None:
+            data = self._packs.read(chunk_id, location)
+            again = location if data is not None else disk_reads.location(database, chunk_id)
+            if again == location:
+                break
+            location = again  # it was moved to another pack meanwhile
+        return location, data
+
+    async def drop_damaged_chunk(self, chunk_id: ChunkID, location: Location) -> None:
+        if await self.write(DropChunk(chunk_id, location)):
+            self.damaged_chunks += 1
+            _log.warning("chunk %s was damaged on disk and dropped", chunk_id.hex())
+
+    async def has_chunks(self, chunk_ids: Sequence[ChunkID]) -> list[bool]:
+        return await self.ask(disk_reads.has_chunks, list(chunk_ids))
+
+    async def delete_chunk(self, chunk_id: ChunkID) -> bool:
+        deleted = bool(await self.write(DropChunk(chunk_id)))
+        if deleted:
+            self._upkeep.nudge()
+        return deleted
+
+    async def chunk_ids(self, after: ChunkID | None = None, limit: int = 1000) -> list[ChunkID]:
+        return await self.ask(disk_reads.chunk_ids, after, limit)
+
+    # --- the whole ---
+    def usage(self) -> Usage:
+        return self._writer.usage
+
+    async def verify(self) -> DamageReport:
+        return await self._upkeep.verify()
+
+    async def compact(self) -> int:
+        """Rewrite the packs that are mostly dead and return the bytes given back to the disk."""
+        return await self._upkeep.compact()
+
+    # --- asking ---
+    async def ask(
+        self, question: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a question in a reader's thread, on its own connection."""
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._readers, lambda: question(self._reader(), *args, **kwargs))
+        except (sqlite3.Error, OSError) as error:
+            raise store_error(error) from error
+
+    async def _ask_noting_damage(self, question: Callable[..., T], *args: object) -> T:
+        damage = Damage()
+        answer = await self.ask(question, *args, damage)
+        if damage.rows:
+            await self.drop_damaged_rows(damage)
+        return answer
+
+    async def drop_damaged_rows(self, damage: Damage) -> None:
+        self.damaged_records += cast(int, await self.write(DropRows(tuple(damage.rows))))
+        self._cache.clear()
+        for name in damage.names:
+            _log.warning("record %r was damaged on disk and dropped", name)
+
+    def _reader(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = disk_schema.connect(self._folder, reader=True)
+            self._connections.append(connection)
+        return connection
+
+    def _check_open(self) -> None:
+        if not self._opened:
+            raise StoreFailedError("the store is not open")
+
+
+def _nothing(jobs: list[Job[AppendChunk]]) -> None:
+    """Appending changes nothing that is kept in memory."""

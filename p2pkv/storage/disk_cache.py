@@ -1,0 +1,95 @@
+"""Small pages kept in memory beside the disk: read without a thread, kept up by every commit.
+
+Owns what is kept and for how long (least recently used goes first). Holds only what is durable: a commit reaches it when
+its transaction has ended.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from p2pkv.ids import Place
+from p2pkv.limits import STORE_CACHE_BYTES_MAX, STORE_CACHE_PAGES_MAX, STORE_CACHED_PAGE_BYTES_MAX
+from p2pkv.storage.disk_batch import Committed
+from p2pkv.storage.interface import DropVersion, PutRegister, Result, Write
+from p2pkv.storage.page import Page
+
+
+class PageCache:
+    """Whole pages by place; an absent page is kept as an empty one."""
+
+    def __init__(self) -> None:
+        self._pages: OrderedDict[Place, Page] = OrderedDict()
+        self._size_bytes = 0
+        self._loading: dict[Place, object] = {}
+
+    def __len__(self) -> int:
+        return len(self._pages)
+
+    def get(self, place: Place) -> Page | None:
+        page = self._pages.get(place)
+        if page is not None:
+            self._pages.move_to_end(place)
+        return page
+
+    def begin_load(self, place: Place) -> object:
+        """A token for `end_load`. A commit to the page in between makes what was loaded too old to keep."""
+        token = self._loading[place] = object()
+        return token
+
+    def end_load(self, place: Place, token: object, page: Page | None) -> None:
+        if self._loading.get(place) is not token:
+            return
+        del self._loading[place]
+        if page is not None:
+            self._keep(page)
+
+    def forget(self, place: Place) -> None:
+        self._loading.pop(place, None)
+        page = self._pages.pop(place, None)
+        if page is not None:
+            self._size_bytes -= page.size_bytes
+
+    def clear(self) -> None:
+        self._loading.clear()
+        self._pages.clear()
+        self._size_bytes = 0
+
+    def apply(self, committed: Committed) -> None:
+        """Bring the pages up to a batch that is durable now."""
+        for place in committed.created:
+            if place not in self._pages:
+                self._keep(Page(place))
+        for write, outcome in zip(committed.writes, committed.outcomes, strict=True):
+            if isinstance(write, PutRegister):
+                continue
+            self._loading.pop(write.place, None)
+            page = self._pages.get(write.place)
+            if page is not None:
+                self._apply(page, write, outcome.result)
+
+    def _apply(self, page: Page, write: Write, result: Result) -> None:
+        before = page.size_bytes
+        if isinstance(write, DropVersion):
+            page.drop((write.name, write.owner), write.content_hash)
+        elif not isinstance(write, PutRegister):
+            if result is not Result.STALE:
+                page.put(write.version)
+            page.key = page.key or write.key
+        if not len(page):
+            page.key = b""
+        self._size_bytes += page.size_bytes - before
+        if page.size_bytes > STORE_CACHED_PAGE_BYTES_MAX:
+            self.forget(page.place)
+        self._shrink()
+
+    def _keep(self, page: Page) -> None:
+        self.forget(page.place)
+        self._pages[page.place] = page
+        self._size_bytes += page.size_bytes
+        self._shrink()
+
+    def _shrink(self) -> None:
+        while len(self._pages) > STORE_CACHE_PAGES_MAX or self._size_bytes > STORE_CACHE_BYTES_MAX:
+            _, page = self._pages.popitem(last=False)
+            self._size_bytes -= page.size_bytes

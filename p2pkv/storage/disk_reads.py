@@ -1,0 +1,174 @@
+"""Reading a store's database: each function is one question, asked in a reader's thread on its own connection.
+
+Owns the SQL of questions. Never writes; a damaged row that it meets is left out and reported to the caller.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+from zlib import crc32
+
+from p2pkv.core.records import Version
+from p2pkv.ids import ChunkID, Place
+from p2pkv.limits import STORE_CACHED_PAGE_BYTES_MAX
+from p2pkv.storage.disk_batch import decode
+from p2pkv.storage.disk_writer import Location
+from p2pkv.storage.interface import PageInfo, RangeQuery, RangeResult, StoreFailedError
+from p2pkv.storage.page import Page
+from p2pkv.storage.ranges import Span, behind_prefix, collect, span_of
+
+T = TypeVar("T")
+_COLUMNS = {"time": "clock, name, owner", "name": "name, owner"}
+_INFO = (
+    "SELECT place, key, total - dead - (SELECT count(*) FROM versions WHERE page = pages.id AND dead = 0 "
+    "AND expires_ms > 0 AND expires_ms <= ?), total, size_bytes FROM pages "
+)
+
+
+@dataclass(slots=True)
+class Damage:
+    """Rows whose bytes do not match, as (row id, checksum), and the names they went by."""
+
+    rows: list[tuple[int, int]] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+    def add(self, row_id: int, crc: int, name: bytes) -> None:
+        self.rows.append((row_id, crc))
+        self.names.append(name.decode("utf-8", "backslashreplace"))
+
+
+def load_page(database: sqlite3.Connection, place: Place, damage: Damage) -> Page | None:
+    """The whole page, for the cache; None where it is too large for that. An absent page is an empty one."""
+    row = database.execute("SELECT id, key, size_bytes FROM pages WHERE place = ?", (place,)).fetchone()
+    if row is None:
+        return Page(place)
+    page_id, key, size_bytes = row
+    if size_bytes > STORE_CACHED_PAGE_BYTES_MAX:
+        return None
+    page = Page(place, key)
+    rows = database.execute("SELECT id, name, clock, crc, data FROM versions WHERE page = ?", (page_id,))
+    for version, size in _sound(page_id, rows, damage):
+        page.replace(version.identity, version, size)
+    return page
+
+
+def read_range(database: sqlite3.Connection, query: RangeQuery, now_s: float, damage: Damage) -> RangeResult:
+    """A part of a page that is too large for the cache."""
+    row = database.execute("SELECT id FROM pages WHERE place = ?", (query.place,)).fetchone()
+    if row is None:
+        return RangeResult([], False)
+    where, values = _conditions(query, span_of(query), now_s)
+    columns = _COLUMNS[query.order]
+    ordered = columns.replace(",", " DESC,") + " DESC" if query.reverse else columns
+    sql = f"SELECT id, name, clock, crc, data FROM versions WHERE page = ?{where} ORDER BY {ordered}"  # noqa: S608
+    rows = database.execute(sql, (row[0], *values))
+    try:
+        return collect(_sound(row[0], rows, damage), query, now_s)
+    finally:
+        rows.close()
+
+
+def _conditions(query: RangeQuery, span: Span, now_s: float) -> tuple[str, list[object]]:
+    columns, where, values = _COLUMNS[query.order], "", list[object]()
+    for edge, sign in ((span.low, ">" if span.low_open else ">="), (span.high, "<" if span.high_open else "<=")):
+        if edge is not None:
+            where += f" AND ({columns}) {sign} ({', '.join('?' * len(edge))})"
+            values += edge
+    if query.prefix and query.order == "time":
+        end = behind_prefix(query.prefix)
+        where += " AND name >= ?" + (" AND name < ?" if end is not None else "")
+        values += [query.prefix] if end is None else [query.prefix, end]
+    if not query.dead:
+        where += " AND dead = 0 AND (expires_ms = 0 OR expires_ms > ?)"
+        values.append(int(now_s * 1000))
+    return where, values
+
+
+def _sound(page_id: int, rows: sqlite3.Cursor, damage: Damage) -> Iterator[tuple[Version, int]]:
+    for row_id, name, clock, crc, data in rows:
+        version = decode(page_id, crc, data)
+        if version is None or version.name != name or version.clock != clock:
+            damage.add(row_id, crc, name)
+        else:
+            yield version, len(data)
+
+
+def read_name(database: sqlite3.Connection, place: Place, name: bytes, damage: Damage) -> list[Version]:
+    row = database.execute("SELECT id FROM pages WHERE place = ?", (place,)).fetchone()
+    if row is None:
+        return []
+    sql = "SELECT id, name, clock, crc, data FROM versions WHERE page = ? AND name = ? ORDER BY owner"
+    return [version for version, _ in _sound(row[0], database.execute(sql, (row[0], name)), damage)]
+
+
+def read_register(database: sqlite3.Connection, place: Place, name: bytes) -> bytes | None:
+    """Raises StoreFailedError where it is damaged: an acceptor must not forget what it promised and go on."""
+    row = database.execute("SELECT crc, state FROM registers WHERE place = ? AND name = ?", (place, name)).fetchone()
+    if row is None:
+        return None
+    if crc32(row[1]) != row[0]:
+        raise StoreFailedError(f"the register of {name!r} is damaged")
+    return bytes(row[1])
+
+
+def page_info(database: sqlite3.Connection, place: Place, now_s: float) -> PageInfo | None:
+    row = database.execute(_INFO + "WHERE place = ?", (int(now_s * 1000), place)).fetchone()
+    return PageInfo(*row) if row else None
+
+
+def pages(database: sqlite3.Connection, after: Place | None, limit: int, now_s: float) -> list[PageInfo]:
+    sql = _INFO + "WHERE place > ? ORDER BY place LIMIT ?"
+    return [PageInfo(*row) for row in database.execute(sql, (int(now_s * 1000), after or b"", limit))]
+
+
+def keys(database: sqlite3.Connection, prefix: bytes, after: bytes, limit: int, now_s: float) -> list[PageInfo]:
+    low, end = max(prefix, after + b"\0" if after else b""), behind_prefix(prefix)
+    sql = _INFO + f"WHERE key != x'' AND key >= ?{' AND key < ?' if end else ''} ORDER BY key, place"
+    found: list[PageInfo] = []
+    for row in database.execute(sql, (int(now_s * 1000), low, *([end] if end else []))):
+        if len(found) >= limit and (not found or row[1] != found[-1].key):
+            break
+        found.append(PageInfo(*row))
+    return found
+
+
+def location(database: sqlite3.Connection, chunk_id: ChunkID) -> Location | None:
+    row = database.execute("SELECT pack, offset, size_bytes FROM chunks WHERE id = ?", (chunk_id,)).fetchone()
+    return Location(*row) if row else None
+
+
+def has_chunks(database: sqlite3.Connection, chunk_ids: Sequence[ChunkID]) -> list[bool]:
+    return [location(database, chunk_id) is not None for chunk_id in chunk_ids]
+
+
+def chunk_ids(database: sqlite3.Connection, after: ChunkID | None, limit: int) -> list[ChunkID]:
+    sql = "SELECT id FROM chunks WHERE id > ? ORDER BY id LIMIT ?"
+    return [ChunkID(row[0]) for row in database.execute(sql, (after or b"", limit))]
+
+
+def chunks_of_pack(database: sqlite3.Connection, pack: int) -> list[tuple[ChunkID, Location]]:
+    """Walks the whole index; packs are rewritten rarely, and a second index would cost every write."""
+    sql = "SELECT id, pack, offset, size_bytes FROM chunks WHERE pack = ?"
+    found = [(ChunkID(row[0]), Location(*row[1:])) for row in database.execute(sql, (pack,))]
+    return sorted(found, key=lambda entry: entry[1].offset)
+
+
+def pack_totals(database: sqlite3.Connection) -> dict[int, tuple[int, int]]:
+    """Live bytes and indexed end of each pack."""
+    return {row[0]: (row[1], row[2]) for row in database.execute("SELECT id, live_bytes, end_bytes FROM packs")}
+
+
+def scan_versions(database: sqlite3.Connection, after_row: int, limit: int, damage: Damage) -> tuple[int, int]:
+    """Check up to `limit` records behind a row; how many, and the last row (-1 at the end)."""
+    sql = "SELECT page, id, name, owner, clock, dead, expires_ms, crc, data FROM versions WHERE id > ? ORDER BY id LIMIT ?"
+    checked, last = 0, -1
+    for page_id, row_id, name, owner, clock, dead, expires_ms, crc, data in database.execute(sql, (after_row, limit)):
+        checked, last = checked + 1, row_id
+        version = decode(page_id, crc, data)
+        wanted = (name, owner, clock, dead, expires_ms)
+        if version is None or (*version.identity, version.clock, version.dead, version.expires_ms) != wanted:
+            damage.add(row_id, crc, name)
+    return checked, last if checked == limit else -1

@@ -1,0 +1,214 @@
+"""The one writer of a store's database: every change of a group in one transaction, durable when it is settled.
+
+Owns the order of changes, the quota and the usage counters. Runs in a GroupThread; `usage` may be read from any thread.
+Never touches pack files: it keeps where in them a chunk lies.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from p2pkv.ids import ChunkID
+from p2pkv.storage.disk_batch import Batch, Committed
+from p2pkv.storage.disk_groups import Job, store_error
+from p2pkv.storage.disk_schema import connect
+from p2pkv.storage.interface import QuotaExceededError, Usage, Write
+
+
+class Location(msgspec.Struct, frozen=True):
+    """Where a chunk's bytes lie."""
+
+    pack: int
+    offset: int
+    size_bytes: int
+
+
+class CommitWrites(msgspec.Struct, frozen=True):
+    """Result: Committed."""
+
+    writes: Sequence[Write]
+
+
+class IndexChunk(msgspec.Struct, frozen=True):
+    """Result: True where the chunk was new."""
+
+    chunk_id: ChunkID
+    location: Location
+
+
+class MoveChunk(msgspec.Struct, frozen=True):
+    """Result: True where the chunk still lay at `old`."""
+
+    chunk_id: ChunkID
+    old: Location
+    new: Location
+
+
+class DropChunk(msgspec.Struct, frozen=True):
+    """Result: True where it was there (at `only_at`, if given)."""
+
+    chunk_id: ChunkID
+    only_at: Location | None = None
+
+
+class DropRows(msgspec.Struct, frozen=True):
+    """Remove damaged records by row id and checksum. Result: how many."""
+
+    rows: Sequence[tuple[int, int]]
+
+
+class ForgetPack(msgspec.Struct, frozen=True):
+    """A pack file is gone."""
+
+    pack: int
+
+
+Work = CommitWrites | IndexChunk | MoveChunk | DropChunk | DropRows | ForgetPack
+
+
+class Writer:
+    """Handles the groups of the database thread."""
+
+    def __init__(self, folder: Path, quota_bytes: int | None) -> None:
+        self._database = connect(folder)
+        self._quota_bytes = quota_bytes
+        self._next_page_id: int = self._database.execute("SELECT coalesce(max(id), 0) + 1 FROM pages").fetchone()[0]
+        self.usage = Usage(*self._database.execute("SELECT keys, records, chunks, size_bytes FROM usage").fetchone())
+        self._pending = self.usage  # as the running transaction leaves it
+
+    def close(self) -> None:
+        """Fold the log into the database, so that the next opening is quick."""
+        try:
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error:
+            pass  # the log stays and is read at the next opening: nothing is lost
+        finally:
+            self._database.close()
+
+    def handle(self, jobs: list[Job[Work]]) -> None:
+        """One transaction for all. What a single job may raise is its own error; a fault of the disk is everyone's."""
+        self._pending = self.usage
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            for job in jobs:
+                self._attempt(job)
+            self._save_usage()
+            self._database.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+        self.usage = self._pending
+
+    def _roll_back(self) -> None:
+        if self._database.in_transaction:
+            self._database.execute("ROLLBACK")
+
+    def _attempt(self, job: Job[Work]) -> None:
+        try:
+            job.result = self._do(job.work)
+        except QuotaExceededError as error:
+            job.error = store_error(error)
+
+    def _do(self, work: Work) -> object:
+        match work:
+            case CommitWrites(writes):
+                return self._commit(writes)
+            case IndexChunk(chunk_id, location):
+                return self._index(chunk_id, location)
+            case MoveChunk(chunk_id, old, new):
+                return self._move(chunk_id, old, new)
+            case DropChunk(chunk_id, only_at):
+                return self._drop_chunk(chunk_id, only_at)
+            case DropRows(rows):
+                return sum(self._drop_row(row_id, crc) for row_id, crc in rows)
+            case ForgetPack(pack):
+                return self._database.execute("DELETE FROM packs WHERE id = ?", (pack,)).rowcount
+
+    def _commit(self, writes: Sequence[Write]) -> Committed:
+        batch = Batch(self._database, self._next_page_id)
+        outcomes = batch.stage(writes)
+        self._admit(batch.size_bytes)
+        batch.flush()
+        self._next_page_id = batch.next_page_id
+        self._pending = batch.usage_after(self._pending)
+        return Committed(writes, outcomes, batch.created())
+
+    def _admit(self, growth_bytes: int) -> None:
+        full = self._quota_bytes is not None and self._pending.size_bytes + growth_bytes > self._quota_bytes
+        if growth_bytes > 0 and full:
+            raise QuotaExceededError(f"{growth_bytes} bytes more do not fit into {self._quota_bytes}")
+
+    def _save_usage(self) -> None:
+        if self._pending != self.usage:
+            now = self._pending
+            row = (now.keys, now.records, now.chunks, now.size_bytes)
+            self._database.execute("UPDATE usage SET keys = ?, records = ?, chunks = ?, size_bytes = ?", row)
+
+    def _index(self, chunk_id: ChunkID, location: Location) -> bool:
+        if self._location(chunk_id) is not None:
+            return False
+        self._admit(location.size_bytes)
+        row = (chunk_id, location.pack, location.offset, location.size_bytes)
+        self._database.execute("INSERT INTO chunks VALUES (?, ?, ?, ?)", row)
+        self._fill(location)
+        self._count_chunk(+1, location.size_bytes)
+        return True
+
+    def _move(self, chunk_id: ChunkID, old: Location, new: Location) -> bool:
+        if self._location(chunk_id) != old:
+            return False
+        row = (new.pack, new.offset, chunk_id)
+        self._database.execute("UPDATE chunks SET pack = ?, offset = ? WHERE id = ?", row)
+        self._empty(old)
+        self._fill(new)
+        return True
+
+    def _drop_chunk(self, chunk_id: ChunkID, only_at: Location | None) -> bool:
+        location = self._location(chunk_id)
+        if location is None or (only_at is not None and location != only_at):
+            return False
+        self._database.execute("DELETE FROM chunks WHERE id = ?", (chunk_id,))
+        self._empty(location)
+        self._count_chunk(-1, -location.size_bytes)
+        return True
+
+    def _location(self, chunk_id: ChunkID) -> Location | None:
+        sql = "SELECT pack, offset, size_bytes FROM chunks WHERE id = ?"
+        row = self._database.execute(sql, (chunk_id,)).fetchone()
+        return Location(*row) if row else None
+
+    def _fill(self, location: Location) -> None:
+        end = location.offset + location.size_bytes
+        self._database.execute(
+            "INSERT INTO packs VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+            "live_bytes = live_bytes + excluded.live_bytes, end_bytes = max(end_bytes, excluded.end_bytes)",
+            (location.pack, location.size_bytes, end),
+        )
+
+    def _empty(self, location: Location) -> None:
+        row = (location.size_bytes, location.pack)
+        self._database.execute("UPDATE packs SET live_bytes = live_bytes - ? WHERE id = ?", row)
+
+    def _count_chunk(self, chunks: int, size_bytes: int) -> None:
+        was = self._pending
+        self._pending = Usage(was.keys, was.records, was.chunks + chunks, was.size_bytes + size_bytes)
+
+    def _drop_row(self, row_id: int, crc: int) -> bool:
+        sql = "SELECT page, dead, length(data) FROM versions WHERE id = ? AND crc = ?"
+        row = self._database.execute(sql, (row_id, crc)).fetchone()
+        if row is None:
+            return False
+        page_id, dead, size_bytes = row
+        self._database.execute("DELETE FROM versions WHERE id = ?", (row_id,))
+        self._database.execute(
+            "UPDATE pages SET total = total - 1, dead = dead - ?, size_bytes = size_bytes - ? WHERE id = ?",
+            (dead, size_bytes, page_id),
+        )
+        keys = self._database.execute("DELETE FROM pages WHERE id = ? AND total <= 0", (page_id,)).rowcount
+        was = self._pending
+        self._pending = Usage(was.keys - keys, was.records - (not dead), was.chunks, was.size_bytes - size_bytes)
+        return True
