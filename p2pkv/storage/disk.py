@@ -51,6 +51,7 @@ from p2pkv.storage.interface import (
     Write,
     WriteOutcome,
 )
+from p2pkv.storage.page import Page
 
 _log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -109,9 +110,8 @@ class DiskStore(Store):
             (self._folder / "packs").mkdir(parents=True, exist_ok=True)
             self._lock.take()
         except OSError as error:
-            raise P2pkvError(
-                f"cannot use {self._folder}: {error.strerror}", "check the folder and its rights"
-            ) from error
+            mend = "check the folder and its rights"
+            raise P2pkvError(f"cannot use {self._folder}: {error.strerror}", mend) from error
         try:
             disk_schema.create(self._folder)
             disk_schema.write_format(self._folder, self._files)
@@ -158,12 +158,14 @@ class DiskStore(Store):
                 self._cache.apply(job.result)
 
     async def read(self, query: RangeQuery) -> RangeResult:
-        page = self._cache.get(query.place) or await self._load(query.place)
+        page = self._cache.get(query.place)
+        if page is None:
+            page = await self._load(query.place)
         if page is not None:
             return page.select(query, self._now_s())
         return await self._ask_noting_damage(disk_reads.read_range, query, self._now_s())
 
-    async def _load(self, place: Place) -> disk_reads.Page | None:
+    async def _load(self, place: Place) -> Page | None:
         token = self._cache.begin_load(place)
         page = None
         try:

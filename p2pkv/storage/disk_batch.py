@@ -147,7 +147,11 @@ class Batch:
         if head is None:
             sql = "SELECT id, key, total, dead, size_bytes FROM pages WHERE place = ?"
             row = self._database.execute(sql, (place,)).fetchone()
-            head = Head(*row, new=False) if row else Head(self._new_page_id(), b"", 0, 0, 0, new=True)
+            head = (
+                Head(row[0], row[1], row[2], row[3], row[4], new=False)
+                if row
+                else Head(self._new_page_id(), b"", 0, 0, 0, new=True)
+            )
             self._heads[place] = head
         return head
 

@@ -1,7 +1,7 @@
 """Small pages kept in memory beside the disk: read without a thread, kept up by every commit.
 
-Owns what is kept and for how long (least recently used goes first). Holds only what is durable: a commit reaches it when
-its transaction has ended.
+Owns what is kept and for how long (least recently used goes first). Holds only what is durable: a commit reaches it
+when its transaction has ended.
 """
 
 from __future__ import annotations

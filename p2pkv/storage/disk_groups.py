@@ -99,8 +99,12 @@ class GroupThread(Generic[W]):
             if jobs:
                 self._do(jobs)
             if last:
-                self._report(lambda: self._ended.done() or self._ended.set_result(None))
+                self._report(self._end)
                 return
+
+    def _end(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
 
     def _take(self) -> tuple[list[Job[W]], bool]:
         """Wait for work, then take what is there. Work whose caller has gone is not begun."""

@@ -163,7 +163,8 @@ def pack_totals(database: sqlite3.Connection) -> dict[int, tuple[int, int]]:
 
 def scan_versions(database: sqlite3.Connection, after_row: int, limit: int, damage: Damage) -> tuple[int, int]:
     """Check up to `limit` records behind a row; how many, and the last row (-1 at the end)."""
-    sql = "SELECT page, id, name, owner, clock, dead, expires_ms, crc, data FROM versions WHERE id > ? ORDER BY id LIMIT ?"
+    columns = "page, id, name, owner, clock, dead, expires_ms, crc, data"
+    sql = f"SELECT {columns} FROM versions WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608
     checked, last = 0, -1
     for page_id, row_id, name, owner, clock, dead, expires_ms, crc, data in database.execute(sql, (after_row, limit)):
         checked, last = checked + 1, row_id

@@ -1,7 +1,7 @@
 """The housework of a disk store: checking everything it holds, and giving space of deleted chunks back.
 
-Owns the background rewriting of packs. Works in small steps beside the normal traffic and through the same writer, so it
-never holds anybody up for long. Never deletes a byte that the index still points to.
+Owns the background rewriting of packs. Works in small steps beside the normal traffic and through the same writer, so
+it never holds anybody up for long. Never deletes a byte that the index still points to.
 """
 
 from __future__ import annotations

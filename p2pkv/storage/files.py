@@ -1,7 +1,7 @@
 """The file operations of the disk engine, in one place so that a test can lose, tear and reorder unsynced writes.
 
-Owns how bytes become durable on each platform, and the lock of a folder. SQLite does its own file operations and is trusted
-with them; pack files, the format record and the lock go through here.
+Owns how bytes become durable on each platform, and the lock of a folder. SQLite does its own file operations and is
+trusted with them; pack files, the format record and the lock go through here.
 """
 
 from __future__ import annotations
