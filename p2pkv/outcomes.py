@@ -62,6 +62,7 @@ class FileInfo(msgspec.Struct, frozen=True):
     chunks: int = 0
     encrypted: bool = False
     target: str = ""  # of a symbolic link
+    replicas: int = 0  # wanted; 0: as many as the swarm keeps
 
 
 class ReplicaInfo(msgspec.Struct, frozen=True):
@@ -103,6 +104,28 @@ class TransferOutcome(msgspec.Struct, frozen=True):
     chunks_sent: int  # uploads: not already in the swarm; downloads: fetched, not resumed
     replicas: int  # the least number of replicas that any chunk reached
     seconds: float
+
+
+class FileFailure(msgspec.Struct, frozen=True):
+    """One file of a folder that could not be carried, and why."""
+
+    name: str
+    reason: str
+
+
+class FolderOutcome(msgspec.Struct, frozen=True):
+    """What became of a folder: how much was carried, and what was not. Not a success unless `failed` is 0."""
+
+    name: str
+    files: int
+    folders: int
+    links: int
+    size: int  # bytes of the files
+    seconds: float
+    failed: int = 0
+    failures: list[FileFailure] = []  # the first FAILURES_REPORTED_MAX
+    replicas: int = 0  # the least number of replicas that any part reached; 0 where it does not apply
+    link: str = ""
 
 
 class TransferProgress(msgspec.Struct, frozen=True):

@@ -104,6 +104,16 @@ def decode_chunk(stored: bytes, plain_bytes: int, *, seal: Seal | None = None, o
     return plain
 
 
+def decode_list_chunk(stored: bytes) -> bytes:
+    """The encoded list in a chunk (core/manifest.py); never sealed. Raises DamagedError."""
+    if not stored or stored[0] not in (RAW, ZSTD):
+        raise DamagedError("a chunk list has an unknown codec", "update p2pkv: a newer version may have written it")
+    plain = _decompress(stored[1:], CHUNK_BYTES_MAX) if stored[0] == ZSTD else stored[1:]
+    if len(plain) > CHUNK_BYTES_MAX:
+        raise DamagedError("a chunk list is longer than a chunk")
+    return plain
+
+
 def looks_compressible(plain: bytes) -> bool:
     """Whether a sample of the content shrinks. Compressing what does not costs most of an upload's time."""
     if len(plain) < 64:

@@ -4,7 +4,7 @@ A chunk list is msgpack `[level, [[chunk id, bytes], ...], total bytes]`. On lev
 its plain bytes. On level n an entry is a chunk that holds an encoded list of level n-1, and `bytes` is that
 list's total. A record's body (flag CHUNKED) is a list of at most BODY_BYTES_MAX; what does not fit goes up a level.
 
-A file's meta is msgpack `[kind, mtime ns, mode, hash, replicas, chunks]`; unknown fields behind it are ignored.
+A file's meta is msgpack `[kind, mtime ns, mode, hash, replicas, chunks, salt]`; unknown fields behind it are ignored.
 The content of a file record is the file's; of a symbolic link, its target in UTF-8; of a folder, nothing.
 
 Whatever a stranger wrote either parses within the limits or raises RemoteError("malformed"), never anything else.
@@ -21,6 +21,7 @@ from typing import Annotated
 import msgspec
 
 from p2pkv.core.records import SIZE_BYTES_MAX
+from p2pkv.core.sealing import SALT_BYTES
 from p2pkv.errors import RemoteError
 from p2pkv.ids import CHUNK_ID_BYTES, ChunkID
 from p2pkv.limits import (
@@ -96,6 +97,7 @@ class FileMeta(msgspec.Struct, array_like=True, frozen=True):
     hash: Annotated[bytes, msgspec.Meta(max_length=_HASH_BYTES)] = b""  # of the whole plain content; keyed if sealed
     replicas: Annotated[int, msgspec.Meta(ge=0, le=K_MAX)] = 0  # wanted; 0: as many as the swarm keeps
     chunks: Annotated[int, msgspec.Meta(ge=0, le=SIZE_BYTES_MAX)] = 0  # of content
+    salt: Annotated[bytes, msgspec.Meta(max_length=SALT_BYTES)] = b""  # of sealed content (core/sealing.py)
 
     def encode(self) -> bytes:
         encoded = _encoder.encode(self)

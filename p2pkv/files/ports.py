@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from p2pkv.core.drafts import ChunkPut as ChunkPut
-from p2pkv.core.drafts import Draft as Draft
+from p2pkv.core.drafts import ChunkPut, Draft
 from p2pkv.core.records import Version
 from p2pkv.ids import ChunkID
 from p2pkv.outcomes import Acks, Order, PutOutcome, ReplicaInfo
+
+__all__ = ["ChunkPut", "Chunks", "Draft", "Records"]
 
 
 class Chunks(Protocol):

@@ -1,0 +1,223 @@
+"""The file that a download writes before it has the final name, and the journal that lets a broken run go on.
+
+`.<name>.p2pkv-part` lies beside the target and holds the bytes; `.<name>.p2pkv-part.journal` says which are there:
+
+    "p2pkvj1\\n"  identity of the content and range, 32 bytes
+    then per finished piece: offset u64, length u32, first 16 bytes of its BLAKE3 hash; big-endian
+
+A piece is journaled after it is written, and believed on resuming only where the bytes on disk have its hash. The final
+name appears by one rename, after the content is complete and synced. Blocking: called in threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import struct
+import sys
+import threading
+from pathlib import Path
+
+from blake3 import blake3
+
+from p2pkv.errors import P2pkvError
+from p2pkv.files.source import local_error
+from p2pkv.limits import CHUNK_BYTES_MAX
+
+if sys.platform != "win32":
+    import fcntl
+
+PART_SUFFIX = ".p2pkv-part"
+_MAGIC = b"p2pkvj1\n"
+_PIECE = struct.Struct(">QI16s")
+_NAME_BYTES_MAX = 255 - len(PART_SUFFIX + ".journal") - 1
+_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+class NoSpaceError(P2pkvError):
+    """The local disk is full. What was fetched is kept; the same command goes on when there is room."""
+
+
+class PartFile:
+    """One download's bytes on disk."""
+
+    def __init__(self, target: Path, identity: bytes, size_bytes: int) -> None:
+        """Open what an earlier run of the same content left, or begin. Raises P2pkvError."""
+        self.target = target
+        self.path = part_path(target)
+        self._journal_path = self.path.with_name(self.path.name + ".journal")
+        self._size_bytes = size_bytes
+        self._header = _MAGIC + identity
+        self._lock = threading.Lock()
+        self._done: dict[int, tuple[int, bytes]] = {}
+        self._journal_fd = -1
+        self._finished = False
+        with self._errors():
+            self._fd = _open_locked(self.path)
+            try:
+                self._resume()
+            except BaseException:
+                self.close()
+                raise
+
+    def knows(self, offset: int, length: int) -> bool:
+        """Whether the journal says that this piece is there."""
+        return self._done.get(offset, (0, b""))[0] == length
+
+    def verify(self, offset: int, length: int) -> bool:
+        """Whether a piece that the journal knows really is on disk; forgotten where not."""
+        with self._errors():
+            if _digest(self.read(offset, length)) == self._done[offset][1]:
+                return True
+        del self._done[offset]
+        return False
+
+    def read(self, offset: int, length: int) -> bytes:
+        with self._errors():
+            if hasattr(os, "pread"):
+                return os.pread(self._fd, length, offset)
+            with self._lock:
+                os.lseek(self._fd, offset, os.SEEK_SET)
+                return os.read(self._fd, length)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write a piece, then journal it. Raises NoSpaceError."""
+        with self._errors():
+            self._write_all(offset, data)
+            if self._size_bytes > CHUNK_BYTES_MAX:  # less than a chunk is not worth a journal
+                self._note(offset, data)
+
+    def finish(self, mode: int, mtime_ns: int) -> None:
+        """Give the complete content its mode, time and final name, durably."""
+        with self._errors():
+            if hasattr(os, "fchmod"):
+                os.fchmod(self._fd, mode)
+            os.utime(self._fd if os.utime in os.supports_fd else self.path, ns=(mtime_ns, mtime_ns))
+            os.fsync(self._fd)
+            if sys.platform == "win32":  # an open file cannot be renamed there
+                os.close(self._fd)
+                self._fd = -1
+            self.path.replace(self.target)
+            self._finished = True
+            sync_folder(self.target.parent)
+
+    def discard(self) -> None:
+        """Nothing of it may be used again."""
+        self._done.clear()
+
+    def close(self) -> None:
+        """Leave only what can be resumed: both files, or none."""
+        if self._journal_fd >= 0:
+            os.close(self._journal_fd)
+        if not self._done or self._finished:
+            with contextlib.suppress(OSError):
+                if not self._finished:
+                    self.path.unlink()
+                self._journal_path.unlink()
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = self._journal_fd = -1
+
+    def _resume(self) -> None:
+        old = _read_journal(self._journal_path)
+        if old.startswith(self._header) and os.fstat(self._fd).st_size == self._size_bytes:
+            body = old[len(self._header) :]
+            whole = len(body) - len(body) % _PIECE.size  # the last entry may be torn
+            self._done = {at: (length, digest) for at, length, digest in _PIECE.iter_unpack(body[:whole])}
+            self._open_journal(len(self._header) + whole)
+            return
+        self._journal_path.unlink(missing_ok=True)
+        os.ftruncate(self._fd, 0)
+        os.ftruncate(self._fd, self._size_bytes)
+
+    def _note(self, offset: int, data: bytes) -> None:
+        digest = _digest(data)
+        with self._lock:
+            if self._journal_fd < 0:
+                self._open_journal(0)
+                os.write(self._journal_fd, self._header)
+            os.write(self._journal_fd, _PIECE.pack(offset, len(data), digest))
+            self._done[offset] = len(data), digest
+
+    def _open_journal(self, keep_bytes: int) -> None:
+        self._journal_fd = os.open(self._journal_path, _FLAGS, 0o600)
+        os.ftruncate(self._journal_fd, keep_bytes)
+        os.lseek(self._journal_fd, keep_bytes, os.SEEK_SET)
+
+    def _write_all(self, offset: int, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            if hasattr(os, "pwrite"):
+                written = os.pwrite(self._fd, view, offset)
+            else:
+                with self._lock:
+                    os.lseek(self._fd, offset, os.SEEK_SET)
+                    written = os.write(self._fd, view)
+            offset += written
+            view = view[written:]
+
+    @contextlib.contextmanager
+    def _errors(self):  # type: ignore[no-untyped-def]
+        try:
+            yield
+        except OSError as error:
+            raise disk_error(self.target, error) from None
+
+
+def part_path(target: Path) -> Path:
+    """Where a target's bytes lie until they are complete."""
+    name = target.name
+    if len(name.encode(errors="surrogateescape")) > _NAME_BYTES_MAX:
+        digest = blake3(name.encode(errors="surrogateescape")).hexdigest(length=8)
+        name = f"{name.encode(errors='ignore')[: _NAME_BYTES_MAX - 17].decode(errors='ignore')}-{digest}"
+    return target.with_name(f".{name}{PART_SUFFIX}")
+
+
+def disk_error(target: Path, error: OSError) -> P2pkvError:
+    """What a user reads when the download cannot be written."""
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        mend = "free some space there and run the same download again: it goes on where it stopped"
+        return NoSpaceError(f"{target}: no space left on its disk", mend)
+    return local_error(target, error)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in a folder durable, where the system can."""
+    if sys.platform == "win32":
+        return
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _open_locked(path: Path) -> int:
+    """Open a part file for us alone. Raises P2pkvError where another download writes it."""
+    while True:
+        fd = os.open(path, _FLAGS, 0o600)
+        if sys.platform == "win32":
+            return fd
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise P2pkvError(f"{path}: another download is writing it", "wait for it, or choose another name") from None
+        except OSError:
+            return fd  # this file system knows no locks
+        with contextlib.suppress(FileNotFoundError):
+            if os.fstat(fd).st_ino == path.stat().st_ino:
+                return fd
+        os.close(fd)  # it got its final name between our open and our lock
+
+
+def _read_journal(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _digest(data: bytes) -> bytes:
+    return blake3(data).digest(length=16)

@@ -1,0 +1,91 @@
+"""Reading a local file for upload, block by block, and noticing when it changes meanwhile.
+
+A file that is written while we read it would become a mixture of two states. Its size, time and identity are
+compared before and after: a difference is an error, and no record of it is put.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from p2pkv.errors import InvalidError, NotFoundError, P2pkvError
+from p2pkv.files.concurrency import Offload
+from p2pkv.limits import CHUNK_BYTES_MAX
+
+_SPECIAL = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+class SourceFile:
+    """A regular file opened for reading."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises NotFoundError, InvalidError (a folder, a special file), P2pkvError (permission and the like)."""
+        self.path = path
+        try:
+            check_regular(path, path.stat())  # before opening: opening a pipe waits for a writer
+            self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+        except OSError as error:
+            raise local_error(path, error) from None
+        self.stat = os.fstat(self._fd)
+        self._read = 0
+
+    def read(self) -> bytes:
+        """The next block; empty at the end."""
+        try:
+            block = os.read(self._fd, CHUNK_BYTES_MAX)
+        except OSError as error:
+            raise local_error(self.path, error) from None
+        self._read += len(block)
+        return block
+
+    def check_unchanged(self) -> None:
+        """Raise P2pkvError unless the file is still what was opened and all of it was read."""
+        try:
+            now = self.path.stat()
+        except OSError:
+            now = None
+        if now is None or _identity(now) != _identity(self.stat) or self._read != self.stat.st_size:
+            raise P2pkvError(
+                f"{self.path}: changed while it was read; nothing was stored under its name",
+                "upload it again when nothing writes to it, or pipe it in: p2pkv upload -",
+            )
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+async def blocks_of(source: SourceFile, offload: Offload) -> AsyncGenerator[bytes, None]:
+    """The whole file; raises P2pkvError at its end where it changed meanwhile."""
+    while block := await offload(source.read):
+        yield block
+    await offload(source.check_unchanged)
+
+
+def check_regular(path: Path, found: os.stat_result) -> None:
+    """Raise InvalidError where it is no regular file."""
+    if stat.S_ISDIR(found.st_mode):
+        raise InvalidError(f"{path}: is a folder", "upload it as a folder")
+    for is_kind, what in _SPECIAL:
+        if is_kind(found.st_mode):
+            raise InvalidError(f"{path}: is {what}, not a file", "pipe its content in: p2pkv upload -")
+
+
+def local_error(path: Path, error: OSError) -> P2pkvError:
+    """What a user reads when the local disk fails."""
+    what = f"{path}: {error.strerror or error}"
+    if isinstance(error, FileNotFoundError):
+        return NotFoundError(what, "check the path")
+    mend = "check who may read or write it" if isinstance(error, PermissionError) else ""
+    return P2pkvError(what, mend)
+
+
+def _identity(found: os.stat_result) -> tuple[int, int, int, int]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
