@@ -111,3 +111,22 @@ CONSENSUS_BACKOFF_S = 0.02  # doubled a few times, drawn at random
 # --- Chunks between peers ---
 CHUNKS_ASKED_MAX = 128  # ids of one question: 128 x 34 bytes
 CHUNK_DEADLINE_S = 60.0  # 1 MiB at 17.5 KB/s; a silent peer is given up on sooner, by the transfer itself
+
+# --- HTTP ---
+# a key, a name and a prefix of 1 KiB each, percent-encoded threefold, and the other parameters
+HTTP_LINE_BYTES_MAX = 16 * KIB
+HTTP_FIELD_BYTES_MAX = 64 * KIB  # one header field of an answer: a file's description, percent-encoded
+HTTP_REQUESTS_MAX = 512  # being answered at once, streams included; beyond it the answer is "busy"
+HTTP_JSON_BYTES_MAX = 64 * KIB  # of a request in JSON: two paths of 4 KiB, escaped sixfold
+HTTP_BATCH_BYTES_MAX = 4 * MIB  # a body of many records up to this is read whole before it is answered
+HTTP_BATCH_LINES_MAX = 1024  # records that the command line sends in one request
+HTTP_RECORD_LINE_BYTES_MAX = 6 * VALUE_IN_MEMORY_BYTES_MAX + KIB  # JSON escapes a control character in 6 bytes
+HTTP_BLOCK_BYTES = 256 * KIB  # of a local file or stream read at a time
+HTTP_PROGRESS_QUEUED_MAX = 64  # progress lines waiting for a slow reader; further ones replace the last
+HTTP_EVENTS_PERIOD_S = 1.0  # how often the dashboard hears what changed
+HTTP_HEARTBEAT_S = 15.0  # a silent stream says that it lives, and finds out whether its reader does
+HTTP_STOP_S = 2.0  # what open connections get to end when the peer stops
+
+# --- Peer ---
+BATCH_RECORDS_MAX = 1000  # records of a batch that are signed before the first is sent
+EVENTS_QUEUED_MAX = 1000  # of one listener; a slow one loses events, the peer never waits

@@ -1,0 +1,3 @@
+from p2pkv.commands import main
+
+main()

@@ -1,0 +1,93 @@
+"""Runs one command line and turns whatever it raises into an exit code and one line on standard error."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from p2pkv.commands.exits import BROKEN_PIPE, FAILED, INTERRUPTED, USAGE
+from p2pkv.commands.root import root
+from p2pkv.commands.session import Session
+from p2pkv.errors import P2pkvError
+
+PROGRAM = "p2pkv"
+
+
+def run(args: Sequence[str]) -> int:
+    """The exit code of a command line. Prints errors; raises nothing."""
+    if "_P2PKV_COMPLETE" in os.environ:
+        root.main(list(args), prog_name=PROGRAM, complete_var="_P2PKV_COMPLETE")
+    session = Session(args)
+    try:
+        code = _invoke(args, session)
+        sys.stdout.flush()
+        return code
+    except BaseException as error:
+        return _report(error, session)
+
+
+def _invoke(args: Sequence[str], session: Session) -> int:
+    try:
+        with root.make_context(PROGRAM, list(args), obj=session) as context:
+            root.invoke(context)
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    return 0
+
+
+def _report(error: BaseException, session: Session) -> int:
+    """Say what happened in one line; the exit code."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return USAGE
+    if isinstance(error, BrokenPipeError) or getattr(error, "errno", None) == errno.EPIPE:
+        return _silence()
+    if isinstance(error, KeyboardInterrupt | click.Abort | EOFError):
+        session.complain("interrupted", "interrupted", "", INTERRUPTED)
+        return INTERRUPTED
+    if isinstance(error, click.ClickException):
+        session.complain("usage", *_usage(error), USAGE)
+        return USAGE
+    if session.verbose > 1:
+        _print_traceback(error)
+    return _report_failure(error, session)
+
+
+def _report_failure(error: BaseException, session: Session) -> int:
+    if isinstance(error, P2pkvError):
+        session.complain(error.kind, str(error), error.mend, error.exit_code)
+        return error.exit_code
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        session.complain("failed", where + error.strerror, "", FAILED)
+        return FAILED
+    text = f"unexpected {type(error).__name__}: {error}".rstrip(": ")
+    session.complain("failed", text, "run again with -vv for the traceback", FAILED)
+    return FAILED
+
+
+def _usage(error: click.ClickException) -> tuple[str, str]:
+    """A usage error's message and mend."""
+    message = error.format_message().rstrip(".")
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is None:
+        return message, ""
+    return message[:1].lower() + message[1:], f"see `{context.command_path} --help`"
+
+
+def _silence() -> int:
+    """The reader is gone: nothing more can be said there, also not by the interpreter when it flushes at exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+    return BROKEN_PIPE
+
+
+def _print_traceback(error: BaseException) -> None:
+    import traceback
+
+    traceback.print_exception(error)

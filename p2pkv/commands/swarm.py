@@ -1,0 +1,154 @@
+"""`p2pkv swarm`: several peers on this machine, for trying things out. None of them outlives this command.
+
+Each child holds the end of a pipe from here as its standard input and leaves when that closes, however we end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from p2pkv.commands.children import start_self
+from p2pkv.commands.options import command, option
+from p2pkv.commands.session import Session
+from p2pkv.errors import P2pkvError
+
+PEERS_MAX = 200
+READY_S = 60.0
+LEAVE_S = 30.0
+_LINE_BYTES_MAX = 65_536
+
+
+@command("swarm", exits=(0, 1, 2), example="p2pkv swarm 5 --dir /tmp/swarm")
+@click.argument("n", type=click.IntRange(1, PEERS_MAX))
+@option(
+    "--dir",
+    "folder",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="folder of the homes  [default: swarm in the home]",
+)
+@option("--base-port", type=click.IntRange(1024, 65_535), metavar="PORT", help="UDP port of the first (else any)")
+def swarm(session: Session, n: int, folder: str | None, base_port: int | None) -> None:
+    """Start N peers on this machine as a swarm and keep them running until Ctrl-C.
+
+    Their homes are DIR/1 to DIR/N and stay there: the same command starts the same peers again.
+    """
+    homes = Path(folder).absolute() if folder else session.home.folder / "swarm"
+    peers = Swarm(homes)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        for number in range(1, n + 1):
+            ready = peers.start(number, base_port)
+            session.say(f"peer {number}: node={ready['node'][:12]} udp={_first(ready['udp'])} http={ready['http']}")
+        _tell(session, peers)
+        peers.wait()
+    except KeyboardInterrupt:
+        session.say("stopping the swarm")
+    finally:
+        peers.end()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _tell(session: Session, peers: Swarm) -> None:
+    if session.json:
+        session.emit({"peers": peers.ready})
+        return
+    first, last = (shlex.quote(peers.ready[index]["home"]) for index in (0, -1))
+    click.echo(f"{len(peers.ready)} peers serve. Try, in another terminal:")
+    click.echo(f"  p2pkv --home {first} put greeting hello")
+    click.echo(f"  p2pkv --home {last} get greeting")
+    click.echo("Ctrl-C ends them all.")
+    sys.stdout.flush()
+
+
+class Swarm:
+    """The child processes, in the order of their start. The first is the bootstrap of the others."""
+
+    def __init__(self, homes: Path) -> None:
+        self.homes = homes
+        self.children: list[subprocess.Popen[bytes]] = []
+        self.ready: list[dict[str, Any]] = []
+
+    def start(self, number: int, base_port: int | None) -> dict[str, Any]:
+        """Start a peer and wait until it serves; what it said of itself."""
+        port = base_port + number - 1 if base_port else 0
+        args = ["--json", "--home", str(self.homes / str(number)), "start", "--with-parent"]
+        args += ["--listen", f"127.0.0.1:{port}", "--http", "127.0.0.1:0" if number == 1 else "off"]
+        if self.ready:
+            args += ["--bootstrap", _first(self.ready[0]["udp"])]
+        child = start_self(
+            args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
+        self.children.append(child)
+        self.ready.append(_ready(child, number))
+        return self.ready[-1]
+
+    def wait(self) -> None:
+        """Return never; raise P2pkvError when a peer ends by itself."""
+        outputs = {child.stderr.fileno(): child for child in self.children if child.stderr}
+        while outputs:
+            for handle in select.select(list(outputs), [], [])[0]:
+                child = outputs[handle]
+                said = _read_some(child)
+                if not said:
+                    raise P2pkvError(f"peer {self.children.index(child) + 1} ended", "see the log in its home")
+                sys.stderr.buffer.write(said)
+                sys.stderr.flush()
+
+    def end(self) -> None:
+        """Tell all to leave, wait for them, end by force whoever does not."""
+        for child in self.children:
+            if child.stdin:
+                child.stdin.close()
+        deadline = time.monotonic() + LEAVE_S
+        for child in self.children:
+            try:
+                child.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+
+def _ready(child: subprocess.Popen[bytes], number: int) -> dict[str, Any]:
+    assert child.stdout is not None  # it was asked for as a pipe
+    if not select.select([child.stdout], [], [], READY_S)[0]:
+        raise P2pkvError(f"peer {number} is not ready after {READY_S:g} s", "see the log in its home")
+    line = child.stdout.readline(_LINE_BYTES_MAX)
+    if line:
+        entry: dict[str, Any] = json.loads(line)
+        return entry
+    child.wait()
+    raise _failure(child, number)
+
+
+def _failure(child: subprocess.Popen[bytes], number: int) -> P2pkvError:
+    said = _read_some(child).decode(errors="replace").strip().splitlines()
+    try:
+        report = json.loads(said[-1]) if said else {}
+    except ValueError:
+        report = {"message": said[-1]}
+    message = report.get("message") or f"it ended with exit code {child.returncode}"
+    return P2pkvError(f"peer {number} did not start: {message}", report.get("mend", ""))
+
+
+def _read_some(child: subprocess.Popen[bytes]) -> bytes:
+    assert child.stderr is not None  # it was asked for as a pipe
+    return os.read(child.stderr.fileno(), _LINE_BYTES_MAX)
+
+
+def _first(addresses: list[str]) -> str:
+    return addresses[0]
