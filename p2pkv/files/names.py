@@ -77,12 +77,15 @@ def split(name: str) -> Place:
     """Where the file of this full name lies; a slash at the end is ignored. Raises InvalidError."""
     folder, _, last = name.removesuffix("/").rpartition("/")
     check_part(last)
-    return Place(check_folder(folder), last)
+    return Place(_check_path(folder), last)
 
 
 def check_folder(path: str) -> str:
     """The path of a folder, without a slash at its end. Raises InvalidError."""
-    path = path.removesuffix("/")
+    return _check_path(path.removesuffix("/"))
+
+
+def _check_path(path: str) -> str:
     parts = path.split("/") if path else []
     for part in parts:
         check_part(part)

@@ -17,7 +17,7 @@ AUTHOR = b"a" * 32
 
 
 class FakeChunks:
-    """Chunks in a dict. `on_get` and `on_put` may wait or raise."""
+    """Chunks in a dict. `on_get` may raise, `delay_of` counts turns of the loop, all wait while `hold` says so."""
 
     def __init__(self) -> None:
         self.stored: dict[ChunkID, bytes] = {}
@@ -26,6 +26,7 @@ class FakeChunks:
         self.running = self.most_running = 0
         self.replicas_reached = 8
         self.on_get: Callable[[ChunkID, int], None] = lambda chunk_id, attempt: None
+        self.hold: Callable[[], bool] = lambda: False
         self.delay_of: Callable[[ChunkID], int] = lambda chunk_id: 1
 
     async def put(
@@ -58,6 +59,8 @@ class FakeChunks:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
+            while self.hold():
+                await asyncio.sleep(0)
             for _ in range(self.delay_of(chunk_id)):
                 await asyncio.sleep(0)
         finally:

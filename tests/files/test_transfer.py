@@ -106,15 +106,15 @@ async def test_a_range_outside_the_file_is_refused(files: Files, byte_range: tup
 
 
 async def test_chunks_go_several_at_once_and_never_more_than_the_bound(files: Files, world: World, tmp_path: Path):
-    world.chunks.delay_of = lambda chunk_id: 50
+    world.chunks.hold = lambda: world.chunks.most_running < 8
     data = world.noise(20 * MIB)
     await files.upload(stream(data, MIB), "data")
-    assert 4 <= world.chunks.most_running <= CHUNKS_IN_FLIGHT_MAX
+    assert 8 <= world.chunks.most_running <= CHUNKS_IN_FLIGHT_MAX
     world.chunks.most_running = 0
     world.chunks.delay_of = lambda chunk_id: 5 + chunk_id[0]  # they finish out of order
     await files.download("data", tmp_path / "data")
     assert (tmp_path / "data").read_bytes() == data
-    assert 4 <= world.chunks.most_running <= CHUNKS_IN_FLIGHT_MAX
+    assert 8 <= world.chunks.most_running <= CHUNKS_IN_FLIGHT_MAX
 
 
 async def test_too_few_replicas_is_an_error_that_says_who_and_why_and_no_record_appears(files: Files, world: World):
@@ -270,9 +270,15 @@ async def test_a_full_disk_names_the_path_and_what_to_do(
 async def test_two_downloads_to_one_place_do_not_mix(files: Files, world: World, tmp_path: Path) -> None:
     data = world.noise(3 * MIB)
     await files.upload(stream(data), "data")
-    world.chunks.delay_of = lambda chunk_id: 50
-    both = await asyncio.gather(*(files.download("data", tmp_path / "x") for _ in range(2)), return_exceptions=True)
-    assert any(isinstance(outcome, P2pkvError) and "another download" in str(outcome) for outcome in both)
+    second_done = False
+    world.chunks.hold = lambda: not second_done
+    async with asyncio.TaskGroup() as group:
+        group.create_task(files.download("data", tmp_path / "x"))
+        while not world.chunks.running:
+            await asyncio.sleep(0.001)
+        with pytest.raises(P2pkvError, match="another download"):
+            await files.download("data", tmp_path / "x")
+        second_done = True
     assert (tmp_path / "x").read_bytes() == data
 
 
