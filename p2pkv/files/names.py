@@ -75,8 +75,10 @@ def check_part(part: str) -> str:
 
 def split(name: str) -> Place:
     """Where the file of this full name lies; a slash at the end is ignored. Raises InvalidError."""
-    folder, _, last = name.removesuffix("/").rpartition("/")
+    folder, slash, last = name.removesuffix("/").rpartition("/")
     check_part(last)
+    if slash and not folder:
+        raise InvalidError(f"bad name {name!r}: full names begin without a slash", f"say {last!r}")
     return Place(_check_path(folder), last)
 
 

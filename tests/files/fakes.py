@@ -98,9 +98,7 @@ class FakeRecords:
         self.puts.append(draft.name)
         if self.replicas_reached >= 5:
             page[draft.name] = merge(current, version)
-        return PutOutcome(
-            draft.name.decode(), version_token(version), asked=8, stored=self.replicas_reached, needed=5
-        )
+        return PutOutcome(draft.name.decode(), version_token(version), asked=8, stored=self.replicas_reached, needed=5)
 
     async def read(
         self,

@@ -135,9 +135,7 @@ def sneak(world: World, folder: str, name: str, kind: Kind = Kind.FILE, body: by
     page[name.encode()] = replace(version, meta=FileMeta(kind).encode())
 
 
-async def test_nothing_of_a_hostile_folder_lands_outside_the_target(
-    files: Files, world: World, tmp_path: Path
-) -> None:
+async def test_nothing_of_a_hostile_folder_lands_outside_the_target(files: Files, world: World, tmp_path: Path) -> None:
     await files.upload(stream(b"good"), "box/good")
     for name in ("../evil", "..", ".", "a/b", "/etc/evil", "ctrl\x1b[2J", "x" * 1000):
         sneak(world, "box", name)
@@ -223,5 +221,3 @@ async def test_an_incomplete_listing_is_an_error_not_a_short_answer(
         await shown(files, "box/")
     with pytest.raises(IncompleteError):
         await files.download_folder("box", tmp_path / "out")
-
-
