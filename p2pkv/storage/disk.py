@@ -88,6 +88,7 @@ class DiskStore(Store):
     # --- life ---
     async def open(self) -> None:
         """Raises P2pkvError where the folder is in use, damaged, of a future version or cannot be made."""
+        self._cache.clear()
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._readers = ThreadPoolExecutor(STORE_READER_THREADS, thread_name_prefix="p2pkv-read")
@@ -105,8 +106,8 @@ class DiskStore(Store):
         self._opened = True
 
     def _open_files(self) -> None:
-        disk_schema.check_format(self._folder)
         try:
+            disk_schema.check_format(self._folder)
             (self._folder / "packs").mkdir(parents=True, exist_ok=True)
             self._lock.take()
         except OSError as error:

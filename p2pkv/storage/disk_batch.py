@@ -46,7 +46,7 @@ class Slot:
 
     version: Version | None
     dead: bool
-    size_bytes: int  # 0 where there is no row
+    size_bytes: int  # 0 where there is no row, and only there
     changed: bool = False
 
 
@@ -147,11 +147,10 @@ class Batch:
         if head is None:
             sql = "SELECT id, key, total, dead, size_bytes FROM pages WHERE place = ?"
             row = self._database.execute(sql, (place,)).fetchone()
-            head = (
-                Head(row[0], row[1], row[2], row[3], row[4], new=False)
-                if row
-                else Head(self._new_page_id(), b"", 0, 0, 0, new=True)
-            )
+            if row is None:
+                head = Head(self._new_page_id(), b"", 0, 0, 0, new=True)
+            else:
+                head = Head(row[0], row[1], row[2], row[3], row[4], new=False)
             self._heads[place] = head
         return head
 
@@ -166,7 +165,11 @@ class Batch:
             if not head.new:
                 sql = "SELECT crc, data, dead FROM versions WHERE page = ? AND name = ? AND owner = ?"
                 row = self._database.execute(sql, (head.id, name, owner)).fetchone()
-            slot = Slot(decode(head.id, row[0], row[1]), bool(row[2]), len(row[1])) if row else Slot(None, False, 0)
+            slot = (
+                Slot(decode(head.id, row[0], row[1]), bool(row[2]), max(1, len(row[1])))
+                if row
+                else Slot(None, False, 0)
+            )
             self._slots[place, name, owner] = slot
         return slot
 

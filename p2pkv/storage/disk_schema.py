@@ -82,6 +82,7 @@ def create(folder: Path) -> None:
 def connect(folder: Path, *, reader: bool = False) -> sqlite3.Connection:
     """A connection in autocommit mode. Commits of a writer are durable when they return."""
     database = sqlite3.connect(folder / DATABASE, timeout=30, isolation_level=None, check_same_thread=False)
+    database.text_factory = bytes  # there is no text in the tables; what damage makes look so must not fail to decode
     for name, value in _pragmas(reader):
         database.execute(f"PRAGMA {name} = {value}")
     return database
