@@ -57,9 +57,16 @@ def _bytes_of(what: str, bytes_max: int) -> Callable[[str], bytes]:
     return parse
 
 
+def _name(text: str) -> str:
+    """A record's name is text, unlike its key."""
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise InvalidError("the name is not UTF-8 text", "choose another")
+    return _bytes_of("name", NAME_BYTES_MAX)(text).decode()
+
+
 KEY = Parsed("key", _bytes_of("key", KEY_BYTES_MAX))
 DURATION = Parsed("duration", parse_duration)
-NAME = Parsed("name", _bytes_of("name", NAME_BYTES_MAX))
+NAME = Parsed("name", _name)
 
 
 def option(*names: str, **attributes: Any) -> Decorator:

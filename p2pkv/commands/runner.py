@@ -9,9 +9,8 @@ import asyncio
 import errno
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from p2pkv.errors import P2pkvError, UnreachableError
@@ -59,8 +58,8 @@ async def running(home: Home, options: PeerOptions) -> AsyncIterator[Running]:
         with _explained(options):
             await gateway.start()
         try:
-            status = await peer.status()
-            yield Running(peer, status.node, list(status.udp), gateway.url or "off")
+            status = peer.status()
+            yield Running(peer, status.node, list(status.udp), status.http or "off")
         finally:
             await gateway.stop()
     finally:
@@ -68,6 +67,9 @@ async def running(home: Home, options: PeerOptions) -> AsyncIterator[Running]:
 
 
 def _make_peer(home: Home, options: PeerOptions) -> Peer:
+    if options.swarm_key is not None:
+        # Never ignored: whoever closes a swarm must not find it open.
+        raise P2pkvError("this version has no closed swarms yet", "leave out --swarm-key")
     folder = None if options.ephemeral else home.folder
     return Peer(
         folder,
@@ -76,8 +78,6 @@ def _make_peer(home: Home, options: PeerOptions) -> Peer:
         advertise=options.advertise,
         k=options.k,
         alpha=options.alpha,
-        http=options.http,
-        swarm_key=None if options.swarm_key is None else Path(options.swarm_key),
         quota=options.quota,
         ephemeral=options.ephemeral,
     )
@@ -108,11 +108,10 @@ _MEND_LISTEN = "choose an address of this machine and a port over 1023 with --li
 
 async def wait_connected(peer: Peer, options: PeerOptions, timeout_s: float) -> None:
     """Raise UnreachableError where no bootstrap peer answers in time."""
-    connected = False
-    with suppress(TimeoutError):
-        connected = await peer.wait_connected(timeout_s) is not False
-    if not connected:
-        raise UnreachableError(f"no bootstrap peer answers: {', '.join(options.bootstrap)}", _MEND_BOOTSTRAP)
+    try:
+        await peer.wait_connected(timeout_s)
+    except (UnreachableError, TimeoutError) as error:
+        raise UnreachableError(f"no bootstrap peer answers: {', '.join(options.bootstrap)}", _MEND_BOOTSTRAP) from error
 
 
 _MEND_BOOTSTRAP = "check the address, that the peer runs, and that UDP reaches it"
