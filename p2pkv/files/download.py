@@ -42,7 +42,7 @@ class Downloader:
     def source(self, entry: Entry, key: bytes | None) -> PieceSource:
         """The content of a file. Raises InvalidError where it is a link, or the key is wrong or missing."""
         if entry.meta.kind is Kind.LINK:
-            target = entry.version.body.decode(errors="replace")
+            target = entry.version.body.decode()
             raise InvalidError(f"{entry.name} is a symbolic link to {target}", "ask for what it points to")
         seal = check_key(entry.name, entry.version.flags, key, entry.meta.salt)
         content = Content.of(entry.version, entry.name, entry.meta.hash)
@@ -56,8 +56,9 @@ class Downloader:
         source = self.source(entry, key)
         start, stop = span(entry, byte_range)
         identity = blake3(content_hash(entry.version) + entry.name.encode() + b"%d-%d" % (start, stop)).digest()
-        part = await self.offload(PartFile, target, identity, stop - start)
+        part = PartFile(target, identity, stop - start)
         try:
+            await self.offload(part.open)
             run = _Run(self, source, part, (start, stop), meter)
             await run.fetch_all()
             await self.offload(part.finish, entry.meta.mode & 0o777, entry.meta.mtime_ns)
@@ -76,7 +77,7 @@ class Downloader:
 
     async def symlink(self, entry: Entry, target: Path) -> None:
         """Make a symbolic link as a link, in place of whatever has the name."""
-        text = entry.version.body.decode(errors="replace")
+        text = entry.version.body.decode()
         try:
             await self.offload(_make_link, text, target)
         except (OSError, NotImplementedError) as error:

@@ -229,7 +229,7 @@ class FolderDownload:
 
     async def _link(self, entry: Entry) -> None:
         relative = self._relative(entry)
-        text = entry.version.body.decode(errors="replace")
+        text = entry.version.body.decode()
         if not names.link_stays_inside(relative, text):
             raise InvalidError(f"its target {text!r} lies outside the folder")
         await self._downloader.symlink(entry, await self._downloader.offload(self._tree.place, relative))

@@ -131,10 +131,15 @@ def link_stays_inside(place: str, target: str) -> bool:
     return True
 
 
+def has_controls(text: str) -> bool:
+    """Whether showing the text could do more than show it: control characters and line breaks."""
+    return any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in text)
+
+
 def _fault_of(part: str) -> str:
     if part in ("", ".", "..") or "/" in part:
         return "empty, '.', '..' and '/' are no names"
-    if any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in part):
+    if has_controls(part):
         return "it holds control characters"
     try:
         encoded = part.encode()

@@ -52,7 +52,7 @@ class Entry(msgspec.Struct, frozen=True):
             time=version.time_s,
             chunks=meta.chunks,
             encrypted=bool(version.flags & Flag.SEALED),
-            target=version.body.decode(errors="replace") if meta.kind is Kind.LINK else "",
+            target=version.body.decode() if meta.kind is Kind.LINK else "",
             replicas=meta.replicas,
         )
 
@@ -68,12 +68,19 @@ def parse_entry(folder: str, version: Version) -> Entry | None:
         meta = decode_meta(version.meta)
         name = version.name.decode()
         names.check_part(name.removesuffix("/"))
+        if meta.kind is Kind.LINK and (version.flags & Flag.CHUNKED or not is_link_text(version.body.decode())):
+            raise InvalidError("bad target of a symbolic link")
     except (RemoteError, InvalidError, UnicodeDecodeError) as error:
         _log.warning("passed over a malformed record in folder %r: %s", folder, error)
         return None
     if (meta.kind is Kind.FOLDER) != name.endswith("/"):
         return None
     return Entry(folder, version, meta)
+
+
+def is_link_text(target: str) -> bool:
+    """Whether a symbolic link's target is text that may be shown."""
+    return bool(target) and not names.has_controls(target)
 
 
 class Namespace:

@@ -14,9 +14,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import struct
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from blake3 import blake3
@@ -43,7 +45,6 @@ class PartFile:
     """One download's bytes on disk."""
 
     def __init__(self, target: Path, identity: bytes, size_bytes: int) -> None:
-        """Open what an earlier run of the same content left, or begin. Raises P2pkvError."""
         self.target = target
         self.path = part_path(target)
         self._journal_path = self.path.with_name(self.path.name + ".journal")
@@ -51,15 +52,15 @@ class PartFile:
         self._header = _MAGIC + identity
         self._lock = threading.Lock()
         self._done: dict[int, tuple[int, bytes]] = {}
-        self._journal_fd = -1
+        self._fd = self._journal_fd = -1
         self._finished = False
+
+    def open(self) -> None:
+        """Take up what an earlier run of the same content left, or begin. Raises P2pkvError, NoSpaceError."""
         with self._errors():
             self._fd = _open_locked(self.path)
-            try:
-                self._resume()
-            except BaseException:
-                self.close()
-                raise
+            self._resume()
+            self._check_space()
 
     def knows(self, offset: int, length: int) -> bool:
         """Whether the journal says that this piece is there."""
@@ -108,16 +109,31 @@ class PartFile:
 
     def close(self) -> None:
         """Leave only what can be resumed: both files, or none."""
+        if self._fd < 0 and not self._finished:
+            return  # never ours
         if self._journal_fd >= 0:
             os.close(self._journal_fd)
+        if sys.platform == "win32":  # an open file cannot be removed there; elsewhere the lock is kept to the end
+            self._close_part()
         if not self._done or self._finished:
             with contextlib.suppress(OSError):
+                self._journal_path.unlink(missing_ok=True)
                 if not self._finished:
                     self.path.unlink()
-                self._journal_path.unlink()
+        self._close_part()
+        self._journal_fd = -1
+
+    def _close_part(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
-        self._fd = self._journal_fd = -1
+        self._fd = -1
+
+    def _check_space(self) -> None:
+        """Notice a full disk before it is full."""
+        missing = self._size_bytes - sum(length for length, _ in self._done.values())
+        free = shutil.disk_usage(self.path.parent).free
+        if missing > free:
+            raise OSError(errno.ENOSPC, f"{missing} bytes are missing and {free} are free")
 
     def _resume(self) -> None:
         old = _read_journal(self._journal_path)
@@ -158,7 +174,7 @@ class PartFile:
             view = view[written:]
 
     @contextlib.contextmanager
-    def _errors(self):  # type: ignore[no-untyped-def]
+    def _errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -178,7 +194,7 @@ def disk_error(target: Path, error: OSError) -> P2pkvError:
     """What a user reads when the download cannot be written."""
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         mend = "free some space there and run the same download again: it goes on where it stopped"
-        return NoSpaceError(f"{target}: no space left on its disk", mend)
+        return NoSpaceError(f"{target}: no space left on its disk ({error.strerror})", mend)
     return local_error(target, error)
 
 

@@ -24,18 +24,22 @@ _SPECIAL = (
 
 
 class SourceFile:
-    """A regular file opened for reading."""
+    """A regular file, read once. Blocking: called in threads."""
 
     def __init__(self, path: Path) -> None:
-        """Raises NotFoundError, InvalidError (a folder, a special file), P2pkvError (permission and the like)."""
         self.path = path
-        try:
-            check_regular(path, path.stat())  # before opening: opening a pipe waits for a writer
-            self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
-        except OSError as error:
-            raise local_error(path, error) from None
-        self.stat = os.fstat(self._fd)
+        self._fd = -1
         self._read = 0
+
+    def open(self) -> os.stat_result:
+        """Raises NotFoundError, InvalidError (a folder, a special file), P2pkvError (permission and the like)."""
+        try:
+            check_regular(self.path, self.path.stat())  # before opening: opening a pipe waits for a writer
+            self._fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+        except OSError as error:
+            raise local_error(self.path, error) from None
+        self._stat = os.fstat(self._fd)
+        return self._stat
 
     def read(self) -> bytes:
         """The next block; empty at the end."""
@@ -52,14 +56,16 @@ class SourceFile:
             now = self.path.stat()
         except OSError:
             now = None
-        if now is None or _identity(now) != _identity(self.stat) or self._read != self.stat.st_size:
+        if now is None or _identity(now) != _identity(self._stat) or self._read != self._stat.st_size:
             raise P2pkvError(
                 f"{self.path}: changed while it was read; nothing was stored under its name",
                 "upload it again when nothing writes to it, or pipe it in: p2pkv upload -",
             )
 
     def close(self) -> None:
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
 
 
 async def blocks_of(source: SourceFile, offload: Offload) -> AsyncGenerator[bytes, None]:

@@ -17,7 +17,7 @@ from p2pkv.core.sealing import SALT_BYTES, Seal
 from p2pkv.errors import InvalidError, RefusedError
 from p2pkv.files import names
 from p2pkv.files.concurrency import Offload
-from p2pkv.files.namespace import Namespace
+from p2pkv.files.namespace import Namespace, is_link_text
 from p2pkv.files.ports import Chunks, Draft
 from p2pkv.files.progress import Meter
 from p2pkv.files.source import SourceFile, blocks_of
@@ -57,9 +57,10 @@ class Uploader:
 
     async def file(self, path: Path, place: names.Place, options: UploadOptions, meter: Meter) -> TransferOutcome:
         """Upload a local file; its folder must be there already."""
-        source = await self.offload(SourceFile, path)
+        source = SourceFile(path)
         try:
-            meta = FileMeta(Kind.FILE, source.stat.st_mtime_ns, source.stat.st_mode & 0o7777)
+            found = await self.offload(source.open)
+            meta = FileMeta(Kind.FILE, found.st_mtime_ns, found.st_mode & 0o7777)
             return await self._content(blocks_of(source, self.offload), meta, place, options, meter)
         finally:
             source.close()
@@ -150,6 +151,8 @@ def _link_body(target: str, place: names.Place) -> bytes:
         body = target.encode()
     except UnicodeEncodeError:
         raise InvalidError(f"{place.full}: the link's target is not Unicode text", "rename the target") from None
+    if not is_link_text(target):
+        raise InvalidError(f"{place.full}: the link's target holds control characters", "rename the target")
     if not 0 < len(body) <= BODY_BYTES_MAX:
         raise InvalidError(f"{place.full}: the link's target is longer than {BODY_BYTES_MAX} bytes")
     return body

@@ -33,7 +33,7 @@ from p2pkv.outcomes import Acks, ReplicaFailure
 
 Blocks = AsyncIterator[bytes]
 OnChunk = Callable[[int, int], None]
-"""Called with the plain bytes of a chunk and the replicas that it reached."""
+"""Called with the plain bytes of a chunk and the replicas that it reached (0: an equal one was put before)."""
 
 
 class StoredContent(msgspec.Struct, frozen=True):
@@ -161,30 +161,30 @@ class ContentWriter:
     async def _put_piece(self, piece: bytes, offset: int) -> ChunkRef:
         try:
             stored, chunk_id = await self._offload(self._encode, piece, offset)
-            replicas = await self._put_once(chunk_id, stored)
+            outcome = await self._put_once(chunk_id, stored)
         finally:
             self._release()
         self._count += 1
+        self._sent += outcome is not None and outcome.sent
         if self._on_chunk:
-            self._on_chunk(len(piece), replicas)
+            self._on_chunk(len(piece), outcome.stored if outcome else 0)
         return ChunkRef(chunk_id, len(piece))
 
     def _encode(self, piece: bytes, offset: int) -> tuple[bytes, ChunkID]:
         stored = encode_chunk(piece, seal=self._seal, offset=offset)
         return stored, chunk_id_of(stored)
 
-    async def _put_once(self, chunk_id: ChunkID, stored: bytes) -> int:
+    async def _put_once(self, chunk_id: ChunkID, stored: bytes) -> ChunkPut | None:
         """Put a chunk unless this content had an equal one; if that one fails, the whole fails."""
         if chunk_id in self._seen:
-            return 0
+            return None
         if len(self._seen) < CHUNKS_REMEMBERED_MAX:
             self._seen.add(chunk_id)
         outcome = await self._chunks.put(chunk_id, stored, replicas=self._replicas, acks=self._acks)
         if not outcome.reached:
             raise too_few_replicas(f"chunk {chunk_id.hex()[:12]}", outcome)
-        self._sent += outcome.sent
         self._least = min(self._least, outcome.stored) if self._least else outcome.stored
-        return outcome.stored
+        return outcome
 
     async def _add(self, ref: ChunkRef, level: int) -> None:
         if level == len(self._lists):

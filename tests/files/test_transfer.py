@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import signal
 import stat
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -178,6 +181,40 @@ async def test_a_broken_download_goes_on_where_it_stopped(files: Files, world: W
     assert left(tmp_path) == ["data"]
 
 
+KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from tests.files.conftest import World
+from tests.files.test_transfer import stream
+world = World()
+def dies(chunk_id, attempt):
+    if len(world.chunks.gets) > 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+async def main():
+    files = world.files()
+    await files.upload(stream(world.noise(24 << 20), 1 << 20), "data")
+    world.chunks.on_get = dies
+    await files.download("data", Path(sys.argv[1]))
+asyncio.run(main())
+"""
+
+
+async def test_a_download_killed_by_the_system_goes_on_in_another_process(
+    files: Files, world: World, tmp_path: Path
+) -> None:
+    target = tmp_path / "data"
+    root = str(Path(__file__).parents[2])
+    killed = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, str(target), cwd=root)
+    assert await killed.wait() == -signal.SIGKILL
+    assert left(tmp_path) == [".data.p2pkv-part", ".data.p2pkv-part.journal"]
+    data = world.noise(24 * MIB)  # the same seed, so the same record as in the killed process
+    await files.upload(stream(data, MIB), "data")
+    down = await files.download("data", target)
+    assert target.read_bytes() == data
+    assert down.chunks_sent <= 24 - 20 + CHUNKS_IN_FLIGHT_MAX
+    assert left(tmp_path) == ["data"]
+
+
 async def test_resuming_believes_only_what_is_on_the_disk(files: Files, world: World, tmp_path: Path) -> None:
     data = world.noise(6 * MIB)
     await files.upload(stream(data, MIB), "data")
@@ -265,6 +302,17 @@ async def test_a_full_disk_names_the_path_and_what_to_do(
     down = await files.download("data", tmp_path / "data")
     assert (tmp_path / "data").read_bytes() == data
     assert down.chunks_sent == 3
+
+
+async def test_a_file_larger_than_the_disk_is_refused_before_it_fills(
+    files: Files, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await files.upload(stream(world.noise(2 * MIB)), "data")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(MIB, MIB, 1000))
+    world.chunks.gets.clear()
+    with pytest.raises(P2pkvError, match="no space left"):
+        await files.download("data", tmp_path / "data")
+    assert (world.chunks.gets, left(tmp_path)) == ([], [])
 
 
 async def test_two_downloads_to_one_place_do_not_mix(files: Files, world: World, tmp_path: Path) -> None:
