@@ -6,7 +6,10 @@ mend. `RemoteError` is a fault of another peer and never a reason to stop. Our o
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from p2pkv.outcomes import PutOutcome
 
 
 class P2pkvError(Exception):
@@ -50,11 +53,15 @@ class RefusedError(P2pkvError):
 
 
 class IncompleteError(P2pkvError):
-    """The answer may lack something, or too few replicas acknowledged. The message says which part, and why."""
+    """The answer may lack something, or too few replicas acknowledged (`outcome`). The message says what, and why."""
 
     exit_code = 5
     kind = "incomplete"
     http_status = 503
+
+    def __init__(self, message: str, mend: str = "", *, outcome: PutOutcome | None = None) -> None:
+        super().__init__(message, mend)
+        self.outcome = outcome
 
 
 class UnreachableError(P2pkvError):

@@ -55,6 +55,15 @@ CONTACTS_PER_ADDRESS_MAX = 64  # of one IP address in the whole table, loopback 
 REFRESH_S = 900.0
 CONTACTS_SAVED_MAX = 256
 
+# --- Lookup ---
+LOOKUP_CANDIDATES_MAX = 256  # kept by one lookup, nearest first: 4 times K_MAX
+LOOKUP_ASKED_MAX = 256  # questions of one lookup: invented nodes cannot keep it busy for ever
+LOOKUP_DOUBT_PATIENCES = 5.0  # three transmissions went unanswered by then (after 1, 2 and 4 times the retry time)
+LOOKUPS_LINGERING_MAX = 1024  # questions that go on behind lookups that have ended, all together
+SILENT_CONTACTS_MAX = 1024  # contacts remembered as silent, so that lookups pass them by
+SILENT_S = 30.0  # for how long, doubled at every further silence
+SILENT_S_MAX = 900.0
+
 # --- Socket ---
 SOCKET_BUFFER_BYTES = 8 * MIB  # asked for; the system may give less
 SOCKET_BUFFER_BYTES_SMALL = MIB  # below this `doctor` and the log complain
@@ -94,6 +103,7 @@ STORE_PACK_BYTES_MAX = 256 * MIB  # what compaction rewrites in one go
 STORE_PACK_LIVE_FRACTION_MIN = 0.5  # a pack with less live bytes is rewritten: at worst the disk holds twice the data
 STORE_COMPACTION_CHUNKS = 16  # chunks moved at a time, so that they never crowd out others' writes
 STORE_READER_THREADS = 4
+STORE_QUESTIONS_QUEUED_MAX = 4096  # reads waiting for a reader thread
 STORE_CACHE_PAGES_MAX = 8192
 STORE_CACHE_BYTES_MAX = 32 * MIB  # of encoded versions
 STORE_CACHED_PAGE_BYTES_MAX = 256 * KIB  # a larger page is read from disk
@@ -130,3 +140,5 @@ HTTP_STOP_S = 2.0  # what open connections get to end when the peer stops
 # --- Peer ---
 BATCH_RECORDS_MAX = 1000  # records of a batch that are signed before the first is sent
 EVENTS_QUEUED_MAX = 1000  # of one listener; a slow one loses events, the peer never waits
+FOLDERS_READ_AHEAD_MAX = 8  # of one listing, beside those that are open
+ENTRIES_READ_AHEAD_MAX = 64  # of each of those folders

@@ -25,6 +25,7 @@ ALREADY: Final = 1  # this very version was durable before
 STALE: Final = 2  # a version of higher rank stands, it is `current`
 REFUSED: Final = 3  # `detail` says why: owned by another, write-once, signature, clock, quota
 NOT_MINE: Final = 4  # k nearer peers are known here; they are in `nodes`
+FAILED: Final = 5  # the disk did not do it; `detail` says why
 
 
 class StoreRecords(Message):
@@ -71,14 +72,17 @@ class FindRecordsReply(Message):
 
 
 class FindNames(Message):
-    """Ask for everything held under some names of a page."""
+    """Ask for everything held under some names of a page, tombstones and expired versions too."""
 
     place: bytes
     names: list[bytes]
+    view: bytes = b""
 
 
 class FindNamesReply(Message):
     versions: list[Version]
+    answered: int  # of the names, from the first: those whose versions fit the answer
+    nodes: list[NodeTuple] = []
 
 
 # --- consensus on one record (write-once and compare-and-set) ---
@@ -95,7 +99,7 @@ class Prepare(Message):
 class Promise(Message):
     granted: bool
     ballot: tuple[int, bytes]  # the highest seen
-    accepted_ballot: tuple[int, bytes] | None
+    accepted_ballot: tuple[int, bytes]  # (0, "") where nothing was accepted yet
     accepted: Version | None  # the version accepted at that ballot
     standing: list[Version]  # what the page holds under the name, by whatever way it came
 

@@ -11,16 +11,17 @@ PACKAGE = Path(__file__).parent.parent / "p2pkv"
 
 # From the ground up. A module may import from its own layer and from those before it.
 LAYERS = [
-    {"version", "ids", "limits", "errors", "outcomes"},
+    {"version", "ids", "limits", "errors", "outcomes", "units"},
     {"wire"},
     {"core"},
     {"messages"},
     {"storage"},
     {"swarm"},
     {"files"},
+    {"home", "config"},
+    {"translation", "peer_events"},
     {"peer"},
     {"gateway"},
-    {"home", "config"},
     {"client"},
     {"simulation"},
     {"testing"},

@@ -9,6 +9,7 @@ Owns what a version is and what is signed. Never touches storage, network, clock
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from enum import IntFlag
 from typing import Final
 
@@ -16,7 +17,7 @@ import msgspec
 from blake3 import blake3
 
 from p2pkv.core.clock import CLOCK_MAX, time_of
-from p2pkv.errors import RemoteError
+from p2pkv.errors import InvalidError, RemoteError
 from p2pkv.ids import PUBLIC_KEY_BYTES
 from p2pkv.limits import (
     BODY_BYTES_MAX,
@@ -89,6 +90,7 @@ class Cursor(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False)
 
 
 _encoder = msgspec.msgpack.Encoder()
+_cursor_decoder = msgspec.msgpack.Decoder(Cursor)
 
 
 def signed_bytes(key: bytes, version: Version) -> bytes:
@@ -106,6 +108,11 @@ def signed_bytes(key: bytes, version: Version) -> bytes:
             version.meta,
         ]
     )
+
+
+def encoded_bytes(version: Version) -> int:
+    """How many bytes the version takes in a message."""
+    return len(_encoder.encode(version))
 
 
 def content_hash(version: Version) -> bytes:
@@ -158,3 +165,18 @@ def check_shape(version: Version) -> None:
     for broken, what in faults:
         if broken:
             raise RemoteError("malformed", what)
+
+
+def encode_cursor(version: Version) -> str:
+    """The position behind a version as an opaque text for users."""
+    return urlsafe_b64encode(_encoder.encode(Cursor(version.clock, *version.identity))).decode().rstrip("=")
+
+
+def decode_cursor(text: str) -> Cursor:
+    """Raises InvalidError where the text is no cursor of ours."""
+    try:
+        return _cursor_decoder.decode(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise InvalidError(
+            f"not a cursor: {text!r}", "give `after` a cursor that an earlier answer returned"
+        ) from error

@@ -5,9 +5,9 @@ is acknowledged by W = majority of n; a read hears R = n - W + 1 replicas, so th
 in at least one of them. Each replica answers with a run of versions in the reader's order, and with `more` where the
 run was cut. The merged answer covers the shortest of the cut runs; versions beyond it wait for the next question.
 
-Where replicas disagree about a record within the covered part, its position is no proof of its state (a replaced record has
-moved to the end of the time order, a stale one stands at its old position). `merge_runs` therefore names the records in
-dispute, and the caller asks every replica for them by name before it decides (`settle`).
+Where replicas disagree about a record within the covered part, its position is no proof of its state (a replaced
+record has moved to the end of the time order, a stale one stands at its old position). `merge_runs` therefore names
+the records in dispute, and the caller asks every replica for them by name before it decides (`settle`).
 
 Owns no network and no clock.
 """

@@ -1,0 +1,81 @@
+"""Agreement on one record among its replicas: CASPaxos (Rystsov 2018), without leaders and without a log.
+
+Theory of operation. Write-once and compare-and-set must not tell two racing writers yes, which merging alone would do. Each
+replica is an acceptor with one register a record name. A proposer asks a majority to promise its ballot (phase 1),
+learns the state from the highest accepted ballot, applies its change to it, and has a majority accept the result at
+its ballot (phase 2); then the version is chosen, and is stored like any other. A refusal too is only told after the state that
+it rests on has been accepted by a majority at the proposer's ballot: otherwise it could rest on a state that vanishes.
+
+What is in the register but not yet chosen is never shown to readers: they read pages, and a version enters its page only once
+it is chosen. A record that was written without consensus enters the register through `Promise.standing`.
+
+Holds while the replicas of a record stay the same k peers, or change by fewer at a time than two majorities overlap.
+Owns no network, no clock, no storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from p2pkv.core.records import Flag, Version, rank
+
+Ballot = tuple[int, bytes]
+"""A number that only grows, and the NodeID of the proposer to tell equal numbers apart."""
+
+NO_BALLOT: Ballot = (0, b"")
+
+
+class AcceptorState(msgspec.Struct, array_like=True, frozen=True):
+    """What one acceptor must remember durably before it answers."""
+
+    promised: Ballot = NO_BALLOT
+    accepted_ballot: Ballot = NO_BALLOT
+    accepted: Version | None = None
+
+    def encode(self) -> bytes:
+        return _encoder.encode(self)
+
+    @classmethod
+    def decode(cls, state: bytes | None) -> AcceptorState:
+        return _decoder.decode(state) if state else cls()
+
+    def promise(self, ballot: Ballot) -> AcceptorState | None:
+        """The state after a promise; None where a higher ballot was promised already."""
+        if ballot <= self.promised:
+            return None
+        return msgspec.structs.replace(self, promised=ballot)
+
+    def accept(self, ballot: Ballot, version: Version) -> AcceptorState | None:
+        """The state after accepting; None where a higher ballot was promised."""
+        if ballot < self.promised:
+            return None
+        return AcceptorState(ballot, ballot, version)
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(AcceptorState)
+
+
+class Learnt(msgspec.Struct, frozen=True):
+    """What a majority of promises says of the record."""
+
+    current: Version | None  # None: there was never one
+    settled: bool  # it stands in the page of some replica: its writer was told, or it came by an ordinary put
+
+
+def learn(accepted: Sequence[tuple[Ballot, Version | None]], standing: Sequence[Version]) -> Learnt:
+    """The record's state from the promises: the highest accepted ballot's version, or a higher-ranked one of a page."""
+    _, chosen = max(accepted, key=lambda pair: pair[0], default=(NO_BALLOT, None))
+    page = max(standing, key=rank, default=None)
+    if page is not None and (chosen is None or rank(page) >= rank(chosen)):
+        return Learnt(page, settled=True)
+    return Learnt(chosen, settled=chosen is None)
+
+
+def exists(version: Version | None, now_s: float) -> bool:
+    """Is there a record? A tombstone or an expired version is none; a write-once record stays one for ever."""
+    if version is None:
+        return False
+    return bool(version.flags & Flag.ONCE) or not (version.dead or version.expired(now_s))

@@ -1,0 +1,65 @@
+"""Real peers on this machine's loopback, for tests of programs that use p2pkv.
+
+All peers run in the caller's event loop, on ports that the system picks, with homes in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from p2pkv.limits import K_DEFAULT
+from p2pkv.peer import Peer, StoreKind
+
+
+class Swarm:
+    """`async with Swarm(20) as swarm: await swarm.peers[3].put(...)`."""
+
+    def __init__(self, count: int, *, k: int = K_DEFAULT, store: StoreKind = "disk") -> None:
+        """`count` peers that keep `k` replicas, on disk (in a temporary folder) or in memory."""
+        self.peers: list[Peer] = []
+        self._count = count
+        self._k = k
+        self._store: StoreKind = store
+        self._folder = tempfile.TemporaryDirectory(prefix="p2pkv-swarm-")
+
+    async def __aenter__(self) -> Self:
+        try:
+            for _ in range(self._count):
+                await self.add_peer()
+            for peer in self.peers[1:]:
+                await peer.wait_connected()
+            await self.settle()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def add_peer(self) -> Peer:
+        """Start one more peer; it joins by the first."""
+        home = Path(self._folder.name) / str(len(self.peers)) if self._store == "disk" else None
+        bootstrap = [self.peers[0].address] if self.peers else []
+        peer = Peer(home, listen=["127.0.0.1:0"], bootstrap=bootstrap, k=self._k, store=self._store)
+        await peer.start()
+        self.peers.append(peer)
+        return peer
+
+    async def settle(self, timeout_s: float = 20.0) -> None:
+        """Wait until every peer knows at least as many others as it keeps replicas on, or all of them."""
+        wanted = min(self._k, len(self.peers) - 1)
+        async with asyncio.timeout(timeout_s):
+            while any(len(peer.peers()) < wanted for peer in self.peers):
+                await asyncio.sleep(0.02)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(peer.stop() for peer in self.peers))
+        self.peers = []
+        self._folder.cleanup()

@@ -1,0 +1,231 @@
+"""Chunks in the swarm: brings them to the k peers nearest to their hash, finds and fetches them.
+
+Theory of operation. A chunk is immutable and called by its hash, so replicas cannot disagree: one good answer is the
+answer, and any peer may give it. A put asks the k nearest who holds it already and sends it to the others; each makes
+it durable before it answers. A get asks the nearest who hold it, takes the one with the least under way, and
+moves on to the next where it fails. Bytes travel by bulk transfer and are checked against the hash on both sides.
+
+Owns chunk placement and the choice of replicas. Never looks into a chunk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import msgspec
+
+from p2pkv import messages
+from p2pkv.core.drafts import ChunkPut
+from p2pkv.core.replication import needed
+from p2pkv.errors import IncompleteError, NotFoundError, RemoteError, UnreachableError
+from p2pkv.ids import CHUNK_ID_BYTES, ChunkID, chunk_id_of, place_of_chunk
+from p2pkv.limits import CHUNK_DEADLINE_S, CHUNKS_ASKED_MAX, STORED_CHUNK_BYTES_MAX
+from p2pkv.outcomes import Acks, ReplicaFailure, ReplicaInfo
+from p2pkv.storage.interface import QuotaExceededError, Store, StoreFailedError
+from p2pkv.swarm.bulk import Accept, BulkService, Reject
+from p2pkv.swarm.contact import Contact
+from p2pkv.swarm.environment import Address
+from p2pkv.swarm.lookup import Lookups
+from p2pkv.swarm.neighbourhood import Neighbourhood
+from p2pkv.swarm.protocol import PeerProtocol, Sender
+
+_header_encoder = msgspec.msgpack.Encoder()
+_header_decoder = msgspec.msgpack.Decoder(messages.ChunkHeader)
+
+_STORED = b"stored"
+
+
+class ChunkKeeper:
+    """This peer's share of the swarm's chunks: what it answers to others."""
+
+    def __init__(self, store: Store, *, stores: bool) -> None:
+        self.store = store
+        self._stores = stores
+
+    async def on_has(self, sender: Sender, request: messages.HasChunks) -> messages.HasChunksReply:
+        if len(request.chunk_ids) > CHUNKS_ASKED_MAX or any(len(i) != CHUNK_ID_BYTES for i in request.chunk_ids):
+            raise RemoteError("malformed", "too many chunk ids, or of a wrong length")
+        return messages.HasChunksReply(await self.store.has_chunks([ChunkID(i) for i in request.chunk_ids]))
+
+    def on_offer(self, address: Address, header: bytes, size_bytes: int) -> Accept | Reject:
+        """Decide about a chunk before its bytes travel."""
+        chunk_id = _chunk_id(header)
+        if not self._stores:
+            return Reject("refused", "this peer stores nothing")
+        if size_bytes > STORED_CHUNK_BYTES_MAX or not chunk_id:
+            return Reject("malformed", "not a chunk")
+        return Accept()
+
+    async def on_received(self, address: Address, header: bytes, data: bytes) -> bytes:
+        """Keep a chunk durably, then say so."""
+        chunk_id = _chunk_id(header)
+        if await asyncio.to_thread(chunk_id_of, data) != chunk_id:
+            raise RemoteError("damaged", "the bytes do not match the hash")
+        await self.keep(chunk_id, data)
+        return _STORED
+
+    async def keep(self, chunk_id: ChunkID, data: bytes) -> None:
+        """Raises RemoteError where the store cannot take it."""
+        try:
+            await self.store.put_chunk(chunk_id, data)
+        except QuotaExceededError as error:
+            raise RemoteError("quota", str(error)) from error
+        except StoreFailedError as error:
+            raise RemoteError("failed", str(error)) from error
+
+    async def on_request(self, address: Address, header: bytes) -> bytes:
+        data = await self.store.get_chunk(_chunk_id(header))
+        if data is None:
+            raise RemoteError("refused", "no such chunk here")
+        return data
+
+
+class ChunkSwarm:
+    """This peer's puts and gets of chunks (the `Chunks` port of `files/`)."""
+
+    def __init__(
+        self,
+        protocol: PeerProtocol,
+        bulk: BulkService,
+        lookups: Lookups,
+        keeper: ChunkKeeper,
+        neighbourhood: Neighbourhood,
+    ) -> None:
+        self._protocol = protocol
+        self._bulk = bulk
+        self._lookups = lookups
+        self._keeper = keeper
+        self._neighbourhood = neighbourhood
+        self._pulling: Counter[bytes] = Counter()  # chunks under way from each contact
+
+    # --- put ---
+
+    async def put(
+        self, chunk_id: ChunkID, stored: bytes, *, replicas: int | None = None, acks: Acks = "quorum"
+    ) -> ChunkPut:
+        """Bring a chunk to its replicas; every one of them is waited for, so that the count is the truth."""
+        contacts, here = await self._replicas(chunk_id, replicas or self._neighbourhood.k)
+        asked = len(contacts) + here
+        if not asked:
+            raise UnreachableError(
+                "no peer of the swarm is known", "start with --bootstrap HOST:PORT of a running peer"
+            )
+        holding = await self._holding(chunk_id, contacts)
+        failures: list[ReplicaFailure] = []
+        jobs = [self._push(contact, chunk_id, stored, failures) for contact in contacts if not holding.get(contact.id)]
+        kept, *_ = await asyncio.gather(self._keep_here(chunk_id, stored, failures, here=here), *jobs)
+        held = asked - len(failures)
+        return ChunkPut(asked, held, needed(acks, asked), sent=bool(jobs) or kept, failures=failures)
+
+    async def _replicas(self, chunk_id: ChunkID, replicas: int) -> tuple[list[Contact], bool]:
+        place = place_of_chunk(chunk_id)
+        here = self._neighbourhood.keeps(place)
+        found = await self._lookups.find_nodes(place)
+        contacts = [contact for contact in found.contacts if contact.kind != "stock"]
+        return contacts[: replicas - here], here
+
+    async def _keep_here(self, chunk_id: ChunkID, stored: bytes, failures: list[ReplicaFailure], *, here: bool) -> bool:
+        if not here or (await self._keeper.store.has_chunks([chunk_id]))[0]:
+            return False
+        try:
+            await self._keeper.keep(chunk_id, stored)
+        except RemoteError as error:
+            failures.append(ReplicaFailure(self._neighbourhood.node_id.hex(), "here", str(error)))
+        return True
+
+    async def _push(self, contact: Contact, chunk_id: ChunkID, stored: bytes, failures: list[ReplicaFailure]) -> None:
+        try:
+            await self._bulk.push(contact.address, _header(chunk_id), stored, deadline_s=CHUNK_DEADLINE_S)
+        except RemoteError as error:
+            failures.append(ReplicaFailure(contact.id.hex(), f"{contact.ip}:{contact.port}", str(error)))
+
+    async def _holding(self, chunk_id: ChunkID, contacts: list[Contact]) -> dict[bytes, bool | None]:
+        """Which contacts hold a chunk; None for one that did not answer."""
+        request = messages.HasChunks([chunk_id])
+
+        async def ask(contact: Contact) -> bool | None:
+            try:
+                reply = await self._protocol.call(contact, messages.HAS_CHUNKS, request)
+            except RemoteError:
+                return None
+            return reply.held[:1] == [True]
+
+        answers = await asyncio.gather(*(ask(contact) for contact in contacts))
+        return {contact.id: answer for contact, answer in zip(contacts, answers, strict=True)}
+
+    # --- get ---
+
+    async def get(self, chunk_id: ChunkID, *, attempt: int = 0) -> bytes:
+        """A chunk's stored bytes, checked. Raises NotFoundError, IncompleteError."""
+        own = await self._keeper.store.get_chunk(chunk_id)
+        if own is not None:
+            return own
+        near = self._neighbourhood.nearest(place_of_chunk(chunk_id)) if attempt == 0 else []
+        data, _ = await self._from(chunk_id, near)
+        if data is not None:
+            return data
+        contacts, _ = await self._replicas(chunk_id, self._neighbourhood.k)
+        data, failures = await self._from(chunk_id, contacts)
+        if data is not None:
+            return data
+        if failures or not contacts:
+            why = "; ".join(failures[:3]) or "no peer of the swarm answers"
+            raise IncompleteError(f"chunk {chunk_id.hex()[:12]}: {why}", "try again when more peers are reachable")
+        raise NotFoundError(f"no peer holds chunk {chunk_id.hex()[:12]}")
+
+    async def _from(self, chunk_id: ChunkID, contacts: list[Contact]) -> tuple[bytes | None, list[str]]:
+        """Fetch a chunk from whichever of the contacts hold it, the least busy first."""
+        holding = await self._holding(chunk_id, contacts)
+        failures = [f"{c.ip}:{c.port} does not answer" for c in contacts if holding[c.id] is None]
+        holders = [contact for contact in contacts if holding[contact.id]]
+        for contact in sorted(holders, key=self._load):
+            try:
+                return await self._pull(contact, chunk_id), failures
+            except RemoteError as error:
+                failures.append(f"{contact.ip}:{contact.port} {error}")
+        return None, failures
+
+    def _load(self, contact: Contact) -> tuple[int, float]:
+        return self._pulling[contact.id], contact.rtt.rto_s
+
+    async def _pull(self, contact: Contact, chunk_id: ChunkID) -> bytes:
+        self._pulling[contact.id] += 1
+        try:
+            data = await self._bulk.pull(
+                contact.address, _header(chunk_id), size_max=STORED_CHUNK_BYTES_MAX, deadline_s=CHUNK_DEADLINE_S
+            )
+        finally:
+            self._pulling[contact.id] -= 1
+            if not self._pulling[contact.id]:
+                del self._pulling[contact.id]
+        if await asyncio.to_thread(chunk_id_of, data) != chunk_id:
+            raise RemoteError("damaged", "the bytes do not match the hash")
+        return data
+
+    # --- where ---
+
+    async def holders(self, chunk_id: ChunkID) -> list[ReplicaInfo]:
+        """Who should hold a chunk, and who does."""
+        contacts, here = await self._replicas(chunk_id, self._neighbourhood.k)
+        holding = await self._holding(chunk_id, contacts)
+        own = (await self._keeper.store.has_chunks([chunk_id]))[0]
+        infos = [ReplicaInfo(self._neighbourhood.node_id.hex(), "here", own)] if here or own else []
+        for contact in contacts:
+            held = holding[contact.id]
+            reason = "" if held is not None else "does not answer"
+            infos.append(ReplicaInfo(contact.id.hex(), f"{contact.ip}:{contact.port}", bool(held), reason))
+        return infos
+
+
+def _header(chunk_id: ChunkID) -> bytes:
+    return _header_encoder.encode(messages.ChunkHeader(chunk_id))
+
+
+def _chunk_id(header: bytes) -> ChunkID:
+    """The id in a stranger's header; empty where there is none, which no chunk is called."""
+    try:
+        chunk_id = _header_decoder.decode(header).chunk_id
+    except msgspec.MsgspecError:
+        return ChunkID(b"")
+    return ChunkID(chunk_id if len(chunk_id) == CHUNK_ID_BYTES else b"")

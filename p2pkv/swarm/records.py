@@ -1,0 +1,97 @@
+"""Records in the swarm: the one face behind which writing, agreement and reading lie (the `Records` port of `files/`)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+
+from p2pkv.core.drafts import Draft
+from p2pkv.core.records import Flag, Version, decode_cursor, version_token
+from p2pkv.errors import RefusedError
+from p2pkv.outcomes import Acks, Order, PutOutcome
+from p2pkv.swarm.agreement import Agreement
+from p2pkv.swarm.reading import Reader
+from p2pkv.swarm.writing import Writer
+
+
+class RecordSwarm:
+    """This peer's records, as `Peer` and `files/` use them."""
+
+    def __init__(self, writer: Writer, reader: Reader, agreement: Agreement, author: bytes) -> None:
+        self.reader = reader
+        self._writer = writer
+        self._agreement = agreement
+        self._author = author
+
+    async def put(
+        self, key: bytes, draft: Draft, *, acks: Acks = "quorum", if_version: str | None = None
+    ) -> PutOutcome:
+        """Put one record. Write-once and compare-and-set are agreed on, everything else merges."""
+        if draft.flags & Flag.ONCE or if_version is not None:
+            return await self._agreement.put(key, draft, if_version=if_version, acks=acks)
+        outcome = await self._writer.put(key, draft, acks=acks)
+        if draft.flags & Flag.OWN:
+            await self._bury_shared(key, draft.name, acks)
+        return outcome
+
+    def put_many(self, key: bytes, drafts: Iterable[Draft], *, acks: Acks = "quorum") -> AsyncIterator[PutOutcome]:
+        return self._writer.put_many(key, drafts, acks=acks)
+
+    def read(
+        self,
+        key: bytes,
+        *,
+        order: Order = "time",
+        prefix: bytes = b"",
+        after: str | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> AsyncIterator[Version]:
+        """Live versions in order. Raises IncompleteError where some may be missing."""
+        cursor = decode_cursor(after) if after else None
+        return self.reader.read(key, order=order, prefix=prefix, after=cursor, limit=limit, reverse=reverse)
+
+    async def read_name(self, key: bytes, name: bytes) -> list[Version]:
+        return await self.reader.read_name(key, name)
+
+    async def count(self, key: bytes, *, prefix: bytes = b"") -> int:
+        return await self.reader.count(key, prefix=prefix)
+
+    async def delete(self, key: bytes, name: bytes, *, acks: Acks = "quorum") -> list[PutOutcome]:
+        """Delete every owner's record under a name that this author may delete. Raises RefusedError for others."""
+        return [await self._bury(key, held, acks) for held in await self.read_name(key, name)]
+
+    async def delete_all(self, key: bytes, *, acks: Acks = "quorum") -> AsyncIterator[PutOutcome]:
+        """Delete all records of a key, in batches; outcomes as they come."""
+        batch: list[Draft] = []
+        async for version in self.read(key):
+            self._check_deletable(version)
+            batch.append(_tombstone(version))
+            if len(batch) >= 1000:
+                async for outcome in self.put_many(key, batch, acks=acks):
+                    yield outcome
+                batch = []
+        async for outcome in self.put_many(key, batch, acks=acks):
+            yield outcome
+
+    async def _bury_shared(self, key: bytes, name: bytes, acks: Acks) -> None:
+        """An own record takes the place of a shared one of the same name."""
+        for held in await self.read_name(key, name):
+            if not held.owner:
+                await self._writer.put(key, _tombstone(held), acks=acks)
+
+    async def _bury(self, key: bytes, held: Version, acks: Acks) -> PutOutcome:
+        self._check_deletable(held)
+        return await self._writer.put(key, _tombstone(held), acks=acks)
+
+    def _check_deletable(self, held: Version) -> None:
+        token = version_token(held)
+        if held.flags & Flag.ONCE:
+            raise RefusedError("the record is write-once", current=token)
+        if held.owner and held.author != self._author:
+            raise RefusedError(f"the record belongs to {held.author.hex()[:16]}", current=token)
+
+
+def _tombstone(held: Version) -> Draft:
+    """What deletes a version. A stock peer's value is buried as a stock value: unsigned, with the empty name."""
+    kept = held.flags & (Flag.OWN | Flag.STOCK)
+    return Draft(name=held.name, flags=int(Flag.TOMBSTONE | kept))

@@ -1,0 +1,145 @@
+"""The replicas of one page as a reader sees them: this peer's own share and other peers behind one face.
+
+Owns the opening of a page: which replicas answer, whether they are enough to be complete, and which of them agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from p2pkv import messages
+from p2pkv.core.replication import read_quorum
+from p2pkv.errors import IncompleteError, RemoteError, UnreachableError
+from p2pkv.swarm.contact import Contact
+from p2pkv.swarm.lookup import Answer, Found, Lookups
+from p2pkv.swarm.neighbourhood import Neighbourhood
+from p2pkv.swarm.protocol import PeerProtocol
+from p2pkv.swarm.replica import Replica
+
+
+class Source(Protocol):
+    """One replica of a page."""
+
+    async def find(self, request: messages.FindRecords) -> messages.FindRecordsReply: ...
+    async def find_names(self, request: messages.FindNames) -> messages.FindNamesReply: ...
+    async def mend(self, request: messages.StoreRecords) -> None: ...
+
+
+class LocalSource:
+    """This peer's own share."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+
+    async def find(self, request: messages.FindRecords) -> messages.FindRecordsReply:
+        return await self._replica.find(request)
+
+    async def find_names(self, request: messages.FindNames) -> messages.FindNamesReply:
+        return await self._replica.find_names(request)
+
+    async def mend(self, request: messages.StoreRecords) -> None:
+        await self._replica.store_versions(request.key, request.versions)
+
+
+class RemoteSource:
+    """Another peer's share. Every method raises RemoteError where that peer fails."""
+
+    def __init__(self, protocol: PeerProtocol, contact: Contact) -> None:
+        self._protocol = protocol
+        self.contact = contact
+
+    async def find(self, request: messages.FindRecords) -> messages.FindRecordsReply:
+        reply = await self._protocol.call(self.contact, messages.FIND_RECORDS, request)
+        if reply.more and reply.end is None:
+            raise RemoteError("misbehaved", "a run that goes on without an end")
+        return reply
+
+    async def find_names(self, request: messages.FindNames) -> messages.FindNamesReply:
+        reply = await self._protocol.call(self.contact, messages.FIND_NAMES, request)
+        if not 0 < reply.answered <= len(request.names):
+            raise RemoteError("misbehaved", "a wrong number of names")
+        return reply
+
+    async def mend(self, request: messages.StoreRecords) -> None:
+        await self._protocol.call(self.contact, messages.STORE_RECORDS, request)
+
+
+Reply = messages.FindRecordsReply | messages.FindNamesReply
+
+
+@dataclass
+class Opening:
+    """The first answers of a page's replicas."""
+
+    sources: list[Source]
+    replies: list[Reply]  # one a source
+    replicas: int  # how many should hold the page
+    quorum: int  # how many must be heard for a complete answer
+    failures: list[str] = field(default_factory=list)
+
+    def require_quorum(self) -> None:
+        """Raise where too few replicas answered to be sure that nothing is missing."""
+        if not self.replicas:
+            raise UnreachableError(
+                "no peer of the swarm is known", "start with --bootstrap HOST:PORT of a running peer"
+            )
+        if len(self.sources) < self.quorum:
+            why = f" ({'; '.join(self.failures[:3])})" if self.failures else ""
+            raise IncompleteError(
+                f"{len(self.sources)} of {self.replicas} replicas answered, {self.quorum} are needed{why}",
+                "try again when more peers are reachable",
+            )
+
+
+class Sources:
+    """Opens pages."""
+
+    def __init__(
+        self, protocol: PeerProtocol, lookups: Lookups, replica: Replica, neighbourhood: Neighbourhood
+    ) -> None:
+        self._protocol = protocol
+        self._lookups = lookups
+        self._replica = replica
+        self._neighbourhood = neighbourhood
+
+    async def open(self, request: messages.FindRecords | messages.FindNames, *, all_replicas: bool) -> Opening:
+        """Ask a read quorum of the page's replicas (or all of them) one question."""
+        place = request.place
+        view, _ = self._neighbourhood.view(place)
+        request = msgspec.structs.replace(request, view=view)
+        here = self._neighbourhood.keeps(place)
+
+        async def question(contact: Contact) -> Answer:
+            reply = await _ask(RemoteSource(self._protocol, contact), request)
+            return Answer(reply.nodes, reply)
+
+        def need(remote: int) -> int:
+            return remote if all_replicas else max(0, self._quorum(remote + here) - here)
+
+        own = [await _ask(LocalSource(self._replica), request)] if here else []
+        found = await self._lookups.ask(place, question, need=need, eager=all_replicas)
+        return self._opening(found, own)
+
+    def _quorum(self, replicas: int) -> int:
+        return read_quorum(min(self._neighbourhood.k, replicas)) if replicas else 0
+
+    def _opening(self, found: Found, own: list[Reply]) -> Opening:
+        replicas = min(self._neighbourhood.k, found.replicas + len(own))
+        sources: list[Source] = [LocalSource(self._replica) for _ in own]
+        replies = list(own)
+        for contact in found.contacts:
+            reply = found.answers.get(contact.id)
+            if isinstance(reply, messages.FindRecordsReply | messages.FindNamesReply):
+                sources.append(RemoteSource(self._protocol, contact))
+                replies.append(reply)
+        failures = [f"{found.address_of(node)}: {why}" for node, why in found.failures.items()]
+        return Opening(sources, replies, replicas, self._quorum(replicas), failures)
+
+
+async def _ask(source: Source, request: messages.FindRecords | messages.FindNames) -> Reply:
+    if isinstance(request, messages.FindRecords):
+        return await source.find(request)
+    return await source.find_names(request)
