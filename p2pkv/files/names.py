@@ -79,15 +79,16 @@ def split(name: str) -> Place:
     check_part(last)
     if slash and not folder:
         raise InvalidError(f"bad name {name!r}: full names begin without a slash", f"say {last!r}")
-    return Place(_check_path(folder), last)
+    return Place(check_path(folder), last)
 
 
 def check_folder(path: str) -> str:
     """The path of a folder, without a slash at its end. Raises InvalidError."""
-    return _check_path(path.removesuffix("/"))
+    return check_path(path.removesuffix("/"))
 
 
-def _check_path(path: str) -> str:
+def check_path(path: str) -> str:
+    """The same, for a path that must have no slash at its end."""
     parts = path.split("/") if path else []
     for part in parts:
         check_part(part)
