@@ -13,9 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
@@ -28,13 +27,13 @@ from p2pkv.limits import (
     STORE_GROUP_BATCHES_MAX,
     STORE_GROUP_CHUNK_BYTES_MAX,
     STORE_PACK_BYTES_MAX,
-    STORE_READER_THREADS,
 )
 from p2pkv.storage import disk_reads, disk_schema
 from p2pkv.storage.disk_batch import Committed
 from p2pkv.storage.disk_cache import PageCache
-from p2pkv.storage.disk_groups import GroupThread, Job, store_error
+from p2pkv.storage.disk_groups import GroupThread, Job
 from p2pkv.storage.disk_packs import AppendChunk, Packs
+from p2pkv.storage.disk_readers import Readers
 from p2pkv.storage.disk_reads import Damage
 from p2pkv.storage.disk_upkeep import Upkeep
 from p2pkv.storage.disk_writer import CommitWrites, DropChunk, DropRows, IndexChunk, Location, Work, Writer
@@ -89,19 +88,13 @@ class DiskStore(Store):
     async def open(self) -> None:
         """Raises P2pkvError where the folder is in use, damaged, of a future version or cannot be made."""
         self._cache.clear()
-        self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
-        self._readers = ThreadPoolExecutor(STORE_READER_THREADS, thread_name_prefix="p2pkv-read")
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._readers, self._open_files)
-        except BaseException:
-            self._readers.shutdown()
-            raise
+        await asyncio.to_thread(self._open_files)
+        self._readers = Readers(self._folder)
         self._database = GroupThread[Work](
             "p2pkv-write", self._writer.handle, self._written, STORE_GROUP_BATCHES_MAX, STORE_COMMITS_QUEUED_MAX
         )
         self._appender = GroupThread[AppendChunk](
-            "p2pkv-pack", self._packs.handle, _nothing, STORE_GROUP_CHUNK_BYTES_MAX, STORE_CHUNKS_QUEUED_MAX
+            "p2pkv-pack", self._append_new, _nothing, STORE_GROUP_CHUNK_BYTES_MAX, STORE_CHUNKS_QUEUED_MAX
         )
         self._opened = True
 
@@ -113,15 +106,17 @@ class DiskStore(Store):
         except OSError as error:
             mend = "check the folder and its rights"
             raise P2pkvError(f"cannot use {self._folder}: {error.strerror}", mend) from error
-        try:
+        with ExitStack() as parts:
+            parts.callback(self._lock.release)
             disk_schema.create(self._folder)
             disk_schema.write_format(self._folder, self._files)
             self._writer = Writer(self._folder, self._quota_bytes)
-            self._packs.open({pack: end for pack, (_, end) in disk_reads.pack_totals(self._reader()).items()})
-        except BaseException:
-            self._close_connections()
-            self._lock.release()
-            raise
+            parts.callback(self._writer.close)
+            self._lookup = disk_schema.connect(self._folder, reader=True)
+            parts.callback(self._lookup.close)
+            self._packs.open({pack: end for pack, (_, end) in disk_reads.pack_totals(self._lookup).items()})
+            parts.callback(self._packs.close)
+            self._parts = parts.pop_all()
 
     async def close(self) -> None:
         if not self._opened:
@@ -130,18 +125,8 @@ class DiskStore(Store):
         await self._upkeep.stop()
         await self._appender.stop()
         await self._database.stop()
-        await asyncio.get_running_loop().run_in_executor(self._readers, self._close_files)
-        self._readers.shutdown()
-
-    def _close_files(self) -> None:
-        self._close_connections()
-        self._writer.close()
-        self._packs.close()
-        self._lock.release()
-
-    def _close_connections(self) -> None:
-        for connection in self._connections:
-            connection.close()
+        await self._readers.stop()
+        await asyncio.to_thread(self._parts.close)
 
     # --- records ---
     async def commit(self, writes: Sequence[Write]) -> list[WriteOutcome]:
@@ -198,27 +183,37 @@ class DiskStore(Store):
 
     # --- chunks ---
     async def put_chunk(self, chunk_id: ChunkID, data: bytes | memoryview) -> bool:
-        if (await self.ask(disk_reads.location, chunk_id)) is not None:
-            return False
         size_bytes = len(data)
-        self._admit_chunk(size_bytes)
+        if not self._fits(size_bytes) and not (await self.has_chunks([chunk_id]))[0]:
+            raise QuotaExceededError(f"a chunk of {size_bytes} bytes does not fit into {self._quota_bytes}")
         self._arriving_bytes += size_bytes
         try:
             # A copy where the buffer is the caller's: it may be reused while the chunk waits.
-            append = AppendChunk(chunk_id, bytes(data))
-            location = cast(Location, await self._appender.run(append, size_bytes))
-            return bool(await self.write(IndexChunk(chunk_id, location)))
+            chunk = AppendChunk(chunk_id, bytes(data))
+            indexed = None
+            while indexed is None:
+                location = await self._append(chunk)
+                indexed = location is not None and await self.write(IndexChunk(chunk_id, location))
+            return bool(indexed)
         finally:
             self._arriving_bytes -= size_bytes
 
-    def _admit_chunk(self, size_bytes: int) -> None:
-        used = self._writer.usage.size_bytes + self._arriving_bytes
-        if self._quota_bytes is not None and used + size_bytes > self._quota_bytes:
-            raise QuotaExceededError(f"a chunk of {size_bytes} bytes does not fit into {self._quota_bytes}")
+    def _fits(self, size_bytes: int) -> bool:
+        used_bytes = self._writer.usage.size_bytes + self._arriving_bytes
+        return self._quota_bytes is None or used_bytes + size_bytes <= self._quota_bytes
 
-    async def append(self, chunk_id: ChunkID, data: bytes) -> Location:
-        """Chunk bytes at the end of the current pack, durable and not yet indexed."""
-        return cast(Location, await self._appender.run(AppendChunk(chunk_id, data), len(data)))
+    async def _append(self, chunk: AppendChunk) -> Location | None:
+        self._check_open()
+        return cast("Location | None", await self._appender.run(chunk, len(chunk.data)))
+
+    def _append_new(self, jobs: list[Job[AppendChunk]]) -> None:
+        """In the pack thread: append the chunks that are not there yet."""
+        location = disk_reads.location
+        self._packs.handle([j for j in jobs if j.work.again or location(self._lookup, j.work.chunk_id) is None])
+
+    async def append_again(self, chunk_id: ChunkID, data: bytes) -> Location:
+        """A chunk's bytes once more at the end of the current pack, durable and not yet indexed."""
+        return cast(Location, await self._append(AppendChunk(chunk_id, data, again=True)))
 
     async def get_chunk(self, chunk_id: ChunkID) -> bytes | None:
         location, data = await self.ask(self._read_chunk, chunk_id)
@@ -270,11 +265,7 @@ class DiskStore(Store):
     ) -> T:
         """Run a question in a reader's thread, on its own connection."""
         self._check_open()
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._readers, lambda: question(self._reader(), *args, **kwargs))
-        except (sqlite3.Error, OSError) as error:
-            raise store_error(error) from error
+        return await self._readers.ask(lambda connection: question(connection, *args, **kwargs))
 
     async def _ask_noting_damage(self, question: Callable[..., T], *args: object) -> T:
         damage = Damage()
@@ -288,13 +279,6 @@ class DiskStore(Store):
         self._cache.clear()
         for name in damage.names:
             _log.warning("record %r was damaged on disk and dropped", name)
-
-    def _reader(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = disk_schema.connect(self._folder, reader=True)
-            self._connections.append(connection)
-        return connection
 
     def _check_open(self) -> None:
         if not self._opened:

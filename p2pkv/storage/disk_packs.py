@@ -26,10 +26,11 @@ _JOIN_BYTES_MAX = 1 << 18  # small chunks go out in one write; a copy of more co
 
 
 class AppendChunk(msgspec.Struct, frozen=True):
-    """Result: Location. Appended even where the chunk lies elsewhere already: whoever asks has looked."""
+    """Result: Location, or None where nothing was appended because the chunk is there (and `again` is not set)."""
 
     chunk_id: ChunkID
     data: bytes
+    again: bool = False
 
 
 class Packs:
@@ -69,6 +70,8 @@ class Packs:
 
     def handle(self, jobs: list[Job[AppendChunk]]) -> None:
         """Append the group's chunks under one sync. After a fault the pack is left as it was, or left for good."""
+        if not jobs:
+            return
         before = self._end_bytes
         try:
             file = self._writable()

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from p2pkv.ids import ChunkID
 from p2pkv.limits import STORE_COMPACTION_CHUNKS, STORE_PACK_LIVE_FRACTION_MIN, STORE_SCAN_STEP
 from p2pkv.storage import disk_reads
-from p2pkv.storage.disk_packs import PACK_HEAD, Packs
+from p2pkv.storage.disk_packs import Packs
 from p2pkv.storage.disk_reads import Damage
-from p2pkv.storage.disk_writer import ForgetPack, Location, MoveChunk
+from p2pkv.storage.disk_writer import ForgetPack, Location, MoveChunk, RetirePack
 from p2pkv.storage.interface import DamageReport, QuotaExceededError, StoreFailedError
 
 if TYPE_CHECKING:
@@ -63,16 +63,14 @@ class Upkeep:
         totals = disk_reads.pack_totals(database)
         return [
             pack
-            for pack, (live_bytes, _) in totals.items()
-            if (
-                pack != self._packs.current
-                and live_bytes < STORE_PACK_LIVE_FRACTION_MIN * (self._packs.size_bytes(pack) - len(PACK_HEAD))
-            )
-            or (pack != self._packs.current and live_bytes == 0)
+            for pack, (live_bytes, end_bytes) in totals.items()
+            if pack != self._packs.current and live_bytes < STORE_PACK_LIVE_FRACTION_MIN * end_bytes
         ]
 
     async def _rewrite(self, pack: int) -> int:
-        size_bytes = self._packs.size_bytes(pack)
+        # A chunk may have been appended here and not be indexed yet: after this, it will not be.
+        await self._store.write(RetirePack(pack))
+        size_bytes = await self._store.ask(lambda _: self._packs.size_bytes(pack))
         entries = await self._store.ask(disk_reads.chunks_of_pack, pack)
         moved_bytes = 0
         for i in range(0, len(entries), STORE_COMPACTION_CHUNKS):
@@ -90,7 +88,7 @@ class Upkeep:
         if data is None:
             await self._store.drop_damaged_chunk(chunk_id, old)
             return 0
-        new = await self._store.append(chunk_id, data)
+        new = await self._store.append_again(chunk_id, data)
         return len(data) if await self._store.write(MoveChunk(chunk_id, old, new)) else 0
 
     # --- verification ---

@@ -34,7 +34,7 @@ class CommitWrites(msgspec.Struct, frozen=True):
 
 
 class IndexChunk(msgspec.Struct, frozen=True):
-    """Result: True where the chunk was new."""
+    """Result: True where the chunk was new, None where its pack has been retired and it must be appended again."""
 
     chunk_id: ChunkID
     location: Location
@@ -61,13 +61,19 @@ class DropRows(msgspec.Struct, frozen=True):
     rows: Sequence[tuple[int, int]]
 
 
+class RetirePack(msgspec.Struct, frozen=True):
+    """From now on nothing is indexed in this pack: it is about to be rewritten and deleted."""
+
+    pack: int
+
+
 class ForgetPack(msgspec.Struct, frozen=True):
     """A pack file is gone."""
 
     pack: int
 
 
-Work = CommitWrites | IndexChunk | MoveChunk | DropChunk | DropRows | ForgetPack
+Work = CommitWrites | IndexChunk | MoveChunk | DropChunk | DropRows | RetirePack | ForgetPack
 
 
 class Writer:
@@ -78,6 +84,7 @@ class Writer:
         self._quota_bytes = quota_bytes
         self._next_page_id: int = self._database.execute("SELECT coalesce(max(id), 0) + 1 FROM pages").fetchone()[0]
         self.usage = Usage(*self._database.execute("SELECT keys, records, chunks, size_bytes FROM usage").fetchone())
+        self._retired: set[int] = set()
         self._pending = self.usage  # as the running transaction leaves it
 
     def close(self) -> None:
@@ -125,6 +132,9 @@ class Writer:
                 return self._drop_chunk(chunk_id, only_at)
             case DropRows(rows):
                 return sum(self._drop_row(row_id, crc) for row_id, crc in rows)
+            case RetirePack(pack):
+                self._retired.add(pack)
+                return None
             case ForgetPack(pack):
                 return self._database.execute("DELETE FROM packs WHERE id = ?", (pack,)).rowcount
 
@@ -148,9 +158,11 @@ class Writer:
             row = (now.keys, now.records, now.chunks, now.size_bytes)
             self._database.execute("UPDATE usage SET keys = ?, records = ?, chunks = ?, size_bytes = ?", row)
 
-    def _index(self, chunk_id: ChunkID, location: Location) -> bool:
+    def _index(self, chunk_id: ChunkID, location: Location) -> bool | None:
         if self._location(chunk_id) is not None:
             return False
+        if location.pack in self._retired:
+            return None
         self._admit(location.size_bytes)
         row = (chunk_id, location.pack, location.offset, location.size_bytes)
         self._database.execute("INSERT INTO chunks VALUES (?, ?, ?, ?)", row)
@@ -159,7 +171,7 @@ class Writer:
         return True
 
     def _move(self, chunk_id: ChunkID, old: Location, new: Location) -> bool:
-        if self._location(chunk_id) != old:
+        if self._location(chunk_id) != old or new.pack in self._retired:
             return False
         row = (new.pack, new.offset, chunk_id)
         self._database.execute("UPDATE chunks SET pack = ?, offset = ? WHERE id = ?", row)

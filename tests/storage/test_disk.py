@@ -18,6 +18,7 @@ from p2pkv.errors import P2pkvError
 from p2pkv.ids import ChunkID, chunk_id_of, place_of_key
 from p2pkv.storage import disk_cache, disk_reads
 from p2pkv.storage.disk import DiskStore
+from p2pkv.storage.disk_writer import IndexChunk, Work
 from p2pkv.storage.interface import (
     PutRegister,
     QuotaExceededError,
@@ -115,6 +116,7 @@ async def test_another_process_is_named(tmp_path: Path) -> None:
     code = f"""
 import asyncio, pathlib, sys
 from p2pkv.storage.disk import DiskStore
+from p2pkv.storage.disk_writer import IndexChunk, Work
 async def main():
     await DiskStore(pathlib.Path({str(tmp_path)!r}), float).open()
     print("open", flush=True)
@@ -405,4 +407,30 @@ async def test_deletes_alone_get_packs_rewritten(tmp_path: Path) -> None:
             await asyncio.sleep(0.01)
     assert before >= 4
     assert await store.get_chunk(ids[-1]) is not None
+    await store.close()
+
+
+async def test_a_chunk_on_its_way_survives_the_rewriting_of_its_pack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make(tmp_path, pack_bytes_max=1)
+    await store.open()
+    write, gone, slow = store.write, chunk_id_of(b"gone"), chunk_id_of(b"slow")
+    held: list[bool] = []
+
+    async def write_slowly(work: Work) -> object:
+        if isinstance(work, IndexChunk) and work.chunk_id == slow and not held:
+            held.append(True)  # appended beside `gone`, and before it is indexed the pack is rewritten
+            await put_chunk(store, b"the next pack")
+            await store.delete_chunk(gone)
+            assert await store.compact() > 0
+        return await write(work)
+
+    monkeypatch.setattr(store, "write", write_slowly)
+    await asyncio.gather(store.put_chunk(gone, b"gone"), store.put_chunk(slow, b"slow"))
+    assert held
+    assert await store.get_chunk(slow) == b"slow"
+    await store.close()
+    await store.open()
+    assert await store.get_chunk(slow) == b"slow"
     await store.close()
