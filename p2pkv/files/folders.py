@@ -136,7 +136,8 @@ class FolderUpload:
 
     async def _file(self, found: Found) -> None:
         self._meter.total = (self._meter.total or 0) + found.stat.st_size
-        outcome = await self._uploader.file(found.path, names.split(found.place), self._options, self._meter)
+        place = names.split(found.place)
+        outcome = await self._uploader.file(found.path, place, self._options, self._meter, follow=False)
         self.tally.files += 1
         self.tally.size += outcome.size
 
@@ -181,7 +182,7 @@ class FolderDownload:
         self._key = key
         self._meter = meter
         self._links: list[Entry] = []
-        self._folders: list[Entry] = []
+        self._folders: list[tuple[str, FileMeta]] = []
         self.tally = Tally(meter)
 
     async def run(self, entries: AsyncIterator[Entry], own: Entry | None) -> None:
@@ -190,8 +191,9 @@ class FolderDownload:
         await run_all(self._jobs(entries))
         for entry in self._links:
             await self.tally.attempt(entry.name, self._step(self._link, entry))
-        for entry in [*reversed(self._folders), *([own] if own else [])]:
-            await self.tally.attempt(entry.name, self._step(self._finish_folder, entry))
+        if own:
+            self._folders.insert(0, ("", own.meta))
+        await self._downloader.offload(self._finish_folders)
 
     async def _jobs(self, entries: AsyncIterator[Entry]) -> AsyncGenerator[Job[None], None]:
         async for entry in entries:
@@ -217,8 +219,9 @@ class FolderDownload:
         return entry.name.removeprefix(self._place + "/") if self._place else entry.name
 
     async def _folder(self, entry: Entry) -> None:
-        await self._downloader.offload(self._tree.make, self._relative(entry))
-        self._folders.append(entry)
+        relative = self._relative(entry)
+        await self._downloader.offload(self._tree.make, relative)
+        self._folders.append((relative, entry.meta))
         self.tally.folders += 1
 
     async def _file(self, entry: Entry) -> None:
@@ -231,13 +234,18 @@ class FolderDownload:
         relative = self._relative(entry)
         text = entry.version.body.decode()
         if not names.link_stays_inside(relative, text):
-            raise InvalidError(f"its target {text!r} lies outside the folder")
+            raise InvalidError(f"its target {text!r} does not plainly lie within the folder", "make the link yourself")
         await self._downloader.symlink(entry, await self._downloader.offload(self._tree.place, relative))
         self.tally.links += 1
 
-    async def _finish_folder(self, entry: Entry) -> None:
-        relative = "" if entry.name == self._place else self._relative(entry)
-        await self._downloader.offload(self._tree.finish, relative, entry.meta)
+    def _finish_folders(self) -> None:
+        """What lies deeper comes later in the list and is finished first, so that its change touches no time above."""
+        while self._folders:
+            relative, meta = self._folders.pop()
+            try:
+                self._tree.finish(relative, meta)
+            except P2pkvError as error:
+                self.tally.fail(names.join(self._place, relative), str(error))
 
 
 class LocalTree:

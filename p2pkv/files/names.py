@@ -121,15 +121,15 @@ def check_local(part: str, *, windows: bool = sys.platform == "win32") -> str:
 
 
 def link_stays_inside(place: str, target: str) -> bool:
-    """Whether a symbolic link at the relative path `place` points into the tree that `place` is relative to."""
+    """Whether a symbolic link at the relative path `place` surely points into the tree that `place` is relative to.
+
+    `..` may only stand at the beginning: behind a name that is itself a link, it would lead somewhere else.
+    """
     if target.startswith("/") or "\\" in target or ":" in target or not target:
         return False
-    depth = place.count("/")
-    for part in target.split("/"):
-        depth += -1 if part == ".." else part not in ("", ".")
-        if depth < 0:
-            return False
-    return True
+    steps = [step for step in target.split("/") if step not in ("", ".")]
+    ups = next((index for index, step in enumerate(steps) if step != ".."), len(steps))
+    return ups <= place.count("/") and ".." not in steps[ups:]
 
 
 def has_controls(text: str) -> bool:

@@ -15,7 +15,9 @@ from p2pkv.errors import InvalidError, NotFoundError, P2pkvError
 from p2pkv.files.concurrency import Offload
 from p2pkv.limits import CHUNK_BYTES_MAX
 
+_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 _SPECIAL = (
+    (stat.S_ISLNK, "a symbolic link"),
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISSOCK, "a socket"),
     (stat.S_ISCHR, "a device"),
@@ -26,16 +28,18 @@ _SPECIAL = (
 class SourceFile:
     """A regular file, read once. Blocking: called in threads."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, follow: bool = True) -> None:
+        """`follow`: a symbolic link that the user named stands for its target; one met in a folder does not."""
         self.path = path
+        self._follow = follow
         self._fd = -1
         self._read = 0
 
     def open(self) -> os.stat_result:
         """Raises NotFoundError, InvalidError (a folder, a special file), P2pkvError (permission and the like)."""
         try:
-            check_regular(self.path, self.path.stat())  # before opening: opening a pipe waits for a writer
-            self._fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+            check_regular(self.path, self.path.stat(follow_symlinks=self._follow))  # opening a pipe would wait
+            self._fd = os.open(self.path, _FLAGS if self._follow else _FLAGS | getattr(os, "O_NOFOLLOW", 0))
         except OSError as error:
             raise local_error(self.path, error) from None
         self._stat = os.fstat(self._fd)
@@ -53,7 +57,7 @@ class SourceFile:
     def check_unchanged(self) -> None:
         """Raise P2pkvError unless the file is still what was opened and all of it was read."""
         try:
-            now = self.path.stat()
+            now = self.path.stat(follow_symlinks=self._follow)
         except OSError:
             now = None
         if now is None or _identity(now) != _identity(self._stat) or self._read != self._stat.st_size:

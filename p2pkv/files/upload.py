@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from pathlib import Path
 
 import msgspec
@@ -55,13 +56,16 @@ class Uploader:
         self._random_bytes = random_bytes
         self._slots = slots
 
-    async def file(self, path: Path, place: names.Place, options: UploadOptions, meter: Meter) -> TransferOutcome:
+    async def file(
+        self, path: Path, place: names.Place, options: UploadOptions, meter: Meter, *, follow: bool = True
+    ) -> TransferOutcome:
         """Upload a local file; its folder must be there already."""
-        source = SourceFile(path)
+        source = SourceFile(path, follow=follow)
         try:
             found = await self.offload(source.open)
             meta = FileMeta(Kind.FILE, found.st_mtime_ns, found.st_mode & 0o7777)
-            return await self._content(blocks_of(source, self.offload), meta, place, options, meter)
+            async with aclosing(blocks_of(source, self.offload)) as blocks:
+                return await self._content(blocks, meta, place, options, meter)
         finally:
             source.close()
 

@@ -116,6 +116,19 @@ async def test_what_cannot_be_uploaded_is_told_by_name_and_the_rest_goes_on(file
         await files.upload_folder(tmp_path / "missing")
 
 
+async def test_a_second_download_fetches_only_what_is_missing(files: Files, world: World, tmp_path: Path) -> None:
+    source = plant(tmp_path / "src", world)
+    (source / "deep" / "big2").write_bytes(world.noise(3 * MIB))
+    up = await files.upload_folder(source, encrypt=True)
+    await files.download_folder(up.link, tmp_path / "out")
+    (tmp_path / "out" / "deep" / "er" / "big").unlink()
+    (tmp_path / "out" / "deep" / "run.sh").write_text("#!/bin/ed\n")
+    world.chunks.gets.clear()
+    down = await files.download_folder(up.link, tmp_path / "out")
+    assert (down.files, down.failed, len(world.chunks.gets)) == (6, 0, 3)
+    assert picture(tmp_path / "out") == picture(source)
+
+
 async def test_one_missing_chunk_fails_one_file(files: Files, world: World, tmp_path: Path) -> None:
     source = plant(tmp_path / "src", world)
     await files.upload_folder(source)

@@ -87,7 +87,8 @@ def test_windows_names_are_refused_on_windows_alone(part: str) -> None:
     [
         ("a", "b", True),
         ("a/b", "../c", True),
-        ("a/b/c", "../../d/../e", True),
+        ("a/b/c", "../../d/e", True),
+        ("a/b/c", "../../d/../e", False),  # d may be a link
         ("a", ".", True),
         ("a", "..", False),
         ("a/b", "../../c", False),
