@@ -13,7 +13,9 @@ from p2pkv.errors import InvalidError
 from p2pkv.files import names
 from p2pkv.files.concurrency import Job, at_once, in_thread, run_jobs
 from p2pkv.files.download import ByteRange, Downloader, span
-from p2pkv.files.folders import FolderDownload, FolderUpload, Tally, run_all
+from p2pkv.files.folder_download import FolderDownload
+from p2pkv.files.folder_upload import FolderUpload
+from p2pkv.files.folders import Tally, run_all
 from p2pkv.files.listing import list_entries
 from p2pkv.files.namespace import Entry, Namespace
 from p2pkv.files.ports import Chunks, Records
