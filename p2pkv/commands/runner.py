@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
 
 from p2pkv.errors import P2pkvError, UnreachableError
 from p2pkv.gateway.http import Gateway
+from p2pkv.gateway.ports import PeerLike
 from p2pkv.home import Home
 from p2pkv.limits import ALPHA_DEFAULT, K_DEFAULT
 from p2pkv.peer import Peer
-
-log = logging.getLogger("p2pkv")
 
 
 @dataclass(frozen=True)
@@ -39,27 +39,42 @@ class PeerOptions:
 
 @dataclass(frozen=True)
 class Running:
-    """A peer that serves."""
+    """A peer that serves. `stop_asked` is set when a client asks it to stop."""
 
     peer: Peer
     node: str
     udp: list[str]
     http: str
+    stop_asked: asyncio.Event
+
+
+class _Served:
+    """The peer as the gateway serves it: asked to stop, it tells whoever runs it."""
+
+    def __init__(self, peer: Peer, stop_asked: asyncio.Event) -> None:
+        self._peer = peer
+        self.request_stop = stop_asked.set
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._peer, name)
 
 
 @asynccontextmanager
 async def running(home: Home, options: PeerOptions) -> AsyncIterator[Running]:
     """A peer with its gateway, both serving inside the block. Raises P2pkvError with the mend."""
     peer = _make_peer(home, options)
-    with _explained(options):
+    stop_asked = asyncio.Event()
+    with _explained("--listen", options.listen):
         await peer.start()
     try:
-        gateway = Gateway(peer, home, options.http)
-        with _explained(options):
+        served = cast(PeerLike, _Served(peer, stop_asked))
+        gateway = Gateway(served, home, options.http, config=asdict(options))
+        with _explained("--http", [options.http]):
             await gateway.start()
+        peer.http_url = gateway.url or ""
         try:
             status = peer.status()
-            yield Running(peer, status.node, list(status.udp), status.http or "off")
+            yield Running(peer, status.node, list(status.udp), gateway.url or "off", stop_asked)
         finally:
             await gateway.stop()
     finally:
@@ -83,27 +98,22 @@ def _make_peer(home: Home, options: PeerOptions) -> Peer:
     )
 
 
-class _explained:  # noqa: N801 - reads as a with-statement's verb
+@contextmanager
+def _explained(flag: str, addresses: list[str]) -> Iterator[None]:
     """Turns the system's refusal of an address into an error that names the option."""
-
-    def __init__(self, options: PeerOptions) -> None:
-        self.options = options
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, OSError):
-            return
-        if error.errno == errno.EADDRINUSE:
-            addresses = ", ".join([*self.options.listen, self.options.http])
-            raise P2pkvError(f"an address is in use already (of {addresses})", _MEND_IN_USE) from error
-        if error.errno in {errno.EADDRNOTAVAIL, errno.EACCES}:
-            raise P2pkvError(f"cannot listen there: {error.strerror}", _MEND_LISTEN) from error
-
-
-_MEND_IN_USE = "choose others with --listen HOST:PORT and --http HOST:PORT (port 0 picks one), or --http off"
-_MEND_LISTEN = "choose an address of this machine and a port over 1023 with --listen and --http"
+    try:
+        yield
+    except OSError as error:
+        code = error.errno or getattr(error.__cause__, "errno", None)  # uvloop keeps it in the cause
+        where = ", ".join(addresses)
+        if code == errno.EADDRINUSE:
+            mend = f"choose another with {flag} HOST:PORT (port 0 picks one), or `p2pkv stop` what runs there"
+            raise P2pkvError(f"{where} is in use already", mend) from error
+        if code in {errno.EADDRNOTAVAIL, errno.EACCES} or isinstance(error, socket.gaierror):
+            reason = os.strerror(code) if code and code > 0 else str(error)
+            mend = f"choose an address of this machine and a port over 1023 with {flag}"
+            raise P2pkvError(f"cannot listen on {where}: {reason}", mend) from error
+        raise
 
 
 async def wait_connected(peer: Peer, options: PeerOptions, timeout_s: float) -> None:

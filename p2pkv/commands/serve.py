@@ -60,11 +60,14 @@ async def serve(
         home.pid.write_text(f"{os.getpid()}\n")
         try:
             print(ready_line(home, running, as_json), flush=True)
+            log.info("serving as %s on %s", running.node, ", ".join(running.udp))
             notify("READY=1")
             when_ready()
             watcher = tasks.create_task(_warn_while_alone(running, options))
+            client = tasks.create_task(_pass_on(running.stop_asked, stop.asked))
             await stop.asked.wait()
             watcher.cancel()
+            client.cancel()
             notify("STOPPING=1")
             log.info("stopping")
         finally:
@@ -77,6 +80,11 @@ def ready_line(home: Home, running: runner.Running, as_json: bool) -> str:
         entry = {"node": running.node, "udp": running.udp, "http": running.http, "home": str(home.folder)}
         return json.dumps({"ready": True, **entry, "pid": os.getpid()}, ensure_ascii=False)
     return f"ready node={running.node} udp={','.join(running.udp)} http={running.http} home={home.folder}"
+
+
+async def _pass_on(first: asyncio.Event, second: asyncio.Event) -> None:
+    await first.wait()
+    second.set()
 
 
 async def _warn_while_alone(running: runner.Running, options: runner.PeerOptions) -> None:
