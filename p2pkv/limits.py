@@ -74,6 +74,7 @@ CHUNK_LIST_ENTRIES_MAX = (CHUNK_BYTES_MAX - 32) // 44
 CHUNKS_IN_FLIGHT_MAX = 16  # of one process's transfers together: 16 MiB of plain bytes
 FILES_IN_FLIGHT_MAX = 16  # of one folder
 CHUNK_GET_ATTEMPTS_MAX = 3  # then the chunk is called unreachable
+CHUNK_PUT_ATTEMPTS_MAX = 3  # for its acks; replicas that have it are not sent it again
 CHUNKS_REMEMBERED_MAX = 1 << 17  # ids of one upload, to put equal chunks once: 128 GiB of file, 16 MB of memory
 FAILURES_REPORTED_MAX = 1000  # files of a folder that failed, by name; the count goes on
 FOLDER_DEPTH_MAX = 128
@@ -120,6 +121,10 @@ CONSENSUS_BACKOFF_S = 0.02  # doubled a few times, drawn at random
 
 # --- Chunks between peers ---
 CHUNKS_ASKED_MAX = 128  # ids of one question: 128 x 34 bytes
+PIECE_BYTES = RPC_PAYLOAD_BYTES_MAX - 192  # of a chunk that travels by RPC: the payload less id, numbers and heads
+PIECES_IN_FLIGHT_MAX = 16  # 128 KB outstanding to one contact: the default socket buffer holds it
+PIECE_CHUNKS_MAX = 64  # chunks being put together, all senders: 64 MiB; the oldest gives way
+PIECE_CHUNKS_CACHED_MAX = 8  # chunks kept in memory while they are read piece by piece
 CHUNK_DEADLINE_S = 60.0  # 1 MiB at 17.5 KB/s; a silent peer is given up on sooner, by the transfer itself
 
 # --- HTTP ---

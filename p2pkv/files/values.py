@@ -25,6 +25,7 @@ from p2pkv.limits import (
     BODY_BYTES_MAX,
     CHUNK_LIST_ENTRIES_MAX,
     CHUNK_LIST_LEVELS_MAX,
+    CHUNK_PUT_ATTEMPTS_MAX,
     CHUNKS_IN_FLIGHT_MAX,
     CHUNKS_REMEMBERED_MAX,
     INLINE_BYTES_MAX,
@@ -180,11 +181,19 @@ class ContentWriter:
             return None
         if len(self._seen) < CHUNKS_REMEMBERED_MAX:
             self._seen.add(chunk_id)
-        outcome = await self._chunks.put(chunk_id, stored, replicas=self._replicas, acks=self._acks)
-        if not outcome.reached:
-            raise too_few_replicas(f"chunk {chunk_id.hex()[:12]}", outcome)
+        outcome = await self._put(chunk_id, stored)
         self._least = min(self._least, outcome.stored) if self._least else outcome.stored
         return outcome
+
+    async def _put(self, chunk_id: ChunkID, stored: bytes) -> ChunkPut:
+        """Put until the acks are reached: one bad moment must not end an upload of hours."""
+        sent = False
+        for _ in range(CHUNK_PUT_ATTEMPTS_MAX):
+            outcome = await self._chunks.put(chunk_id, stored, replicas=self._replicas, acks=self._acks)
+            sent |= outcome.sent
+            if outcome.reached:
+                return msgspec.structs.replace(outcome, sent=sent)
+        raise too_few_replicas(f"chunk {chunk_id.hex()[:12]}", outcome)
 
     async def _add(self, ref: ChunkRef, level: int) -> None:
         if level == len(self._lists):

@@ -132,6 +132,22 @@ async def test_too_few_replicas_is_an_error_that_says_who_and_why_and_no_record_
         await files.upload(stream(b"small"), "small")
 
 
+async def test_a_put_that_fails_once_is_done_again(files: Files, world: World) -> None:
+    world.chunks.replicas_reached = 4
+    first: set[bytes] = set()
+
+    def recovers(chunk_id: bytes) -> int:
+        world.chunks.replicas_reached = 8 if chunk_id in first else 4
+        first.add(chunk_id)
+        return 0
+
+    world.chunks.delay_of = recovers
+    data = world.noise(3 * MIB)
+    up = await files.upload(stream(data), "data")
+    assert (up.replicas, up.chunks_sent, world.chunks.puts) == (8, 3, 6)
+    assert await read_all(files, "data") == data
+
+
 async def test_a_file_that_changes_while_it_is_read_is_not_stored(files: Files, world: World, tmp_path: Path) -> None:
     source = tmp_path / "log"
     content = world.noise(18 * MIB)  # more than may be in flight, so it is not read to its end at once
