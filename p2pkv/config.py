@@ -98,7 +98,6 @@ _TABLE = (
     Setting("ttl", "how long records live, as 10m or 30d", None, parse_duration, metavar="TIME"),
     Setting("replicas", "replicas that each chunk must reach", None, _whole(1, K_MAX), metavar="N"),
     Setting("encrypt", "seal files before they leave; the key lies in the link", False, kind="flag"),
-    Setting("timeout", "give up after this long", None, parse_duration, metavar="TIME"),
 )
 SETTINGS = {setting.name: setting for setting in _TABLE}
 _BY_KEY = {setting.key: setting for setting in _TABLE}

@@ -11,7 +11,7 @@ import click
 
 from p2pkv.commands.each import for_each
 from p2pkv.commands.options import Parsed, command, option
-from p2pkv.commands.progress import Report, counted, progress_bar
+from p2pkv.commands.progress import counted, progress_bar
 from p2pkv.commands.session import Session
 from p2pkv.commands.transfers import print_outcome
 from p2pkv.errors import InvalidError, P2pkvError
@@ -50,8 +50,8 @@ def download(session: Session, names: tuple[str, ...], to: str, byte_range: Rang
         _to_standard_output(session, names, byte_range)
         return
     target = _target(to, several=len(names) > 1)
-    with session.client() as client, progress_bar(session) as report:
-        for_each(session, names, lambda name: _download(session, client, name, target, byte_range, report))
+    with session.client() as client:
+        for_each(session, names, lambda name: _download(session, client, name, target, byte_range))
 
 
 def _target(to: str, *, several: bool) -> Path:
@@ -67,16 +67,16 @@ def _target(to: str, *, several: bool) -> Path:
     return target
 
 
-def _download(
-    session: Session, client: Client, name: str, target: Path, byte_range: Range | None, report: Report | None
-) -> None:
-    for outcome in client.download(name, target, byte_range=byte_range, progress=report):
+def _download(session: Session, client: Client, name: str, target: Path, byte_range: Range | None) -> None:
+    with progress_bar(session) as report:
+        outcomes = client.download(name, target, byte_range=byte_range, progress=report)
+    for outcome in outcomes:
         print_outcome(session, outcome, "downloaded", show_link=False)
 
 
 def _to_standard_output(session: Session, names: tuple[str, ...], byte_range: Range | None) -> None:
     """The contents one after the other; the first failure ends it, because a gap would go unnoticed."""
-    with session.client() as client, progress_bar(session) as report:
+    with session.client() as client, progress_bar(session, wanted=not sys.stdout.isatty()) as report:
         for name in names:
             info, blocks = client.open_file(name, byte_range=byte_range)
             total = info.size if byte_range is None else byte_range[1] - byte_range[0] + 1

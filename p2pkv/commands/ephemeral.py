@@ -48,23 +48,25 @@ class _PeerThread(threading.Thread):
         self.options = options
         self._settled = threading.Event()
         self._error: BaseException | None = None
+        self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._asked: asyncio.Event | None = None
 
     def run(self) -> None:
         try:
             runner.run_in_loop(self._serve)
-        except BaseException as error:
+        except asyncio.CancelledError:
+            pass  # that is how `stop` ends it
+        except BaseException as error:  # carried to the waiting thread
             self._error = error
         finally:
             self._settled.set()
 
     async def _serve(self) -> None:
-        self._loop, self._asked = asyncio.get_running_loop(), asyncio.Event()
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         async with runner.running(self.home, self.options) as running:
             await runner.wait_connected(running.peer, self.options, CONNECT_S)
             self._settled.set()
-            await self._asked.wait()
+            await running.stop_asked.wait()
 
     def wait_ready(self) -> None:
         self._settled.wait()
@@ -72,10 +74,10 @@ class _PeerThread(threading.Thread):
             raise self._error
 
     def stop(self) -> None:
-        """Ask the peer to leave and wait for it, within bounds."""
-        if self._loop is not None and self._asked is not None and self.is_alive():
+        """End the peer, also while it is still connecting, and wait for it, within bounds."""
+        if self._loop is not None and self._task is not None and self.is_alive():
             try:
-                self._loop.call_soon_threadsafe(self._asked.set)
+                self._loop.call_soon_threadsafe(self._task.cancel)
             except RuntimeError:  # the loop ended by itself in this moment
                 return
         self.join(STOP_S)

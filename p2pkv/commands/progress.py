@@ -13,9 +13,9 @@ Report = Callable[[TransferProgress], None]
 
 
 @contextmanager
-def progress_bar(session: Session) -> Iterator[Report | None]:
+def progress_bar(session: Session, *, wanted: bool = True) -> Iterator[Report | None]:
     """What to call with each step; None where nobody watches (a pipe, --quiet, --json)."""
-    if session.quiet or session.json or not sys.stderr.isatty():
+    if not wanted or session.quiet or session.json or not sys.stderr.isatty():
         yield None
         return
     from rich import progress
@@ -30,7 +30,7 @@ def progress_bar(session: Session) -> Iterator[Report | None]:
         progress.TransferSpeedColumn(),
         progress.TimeRemainingColumn(),
     )
-    with progress.Progress(*columns, console=console, transient=True) as bar:
+    with progress.Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
         yield _Tasks(bar).show
 
 

@@ -40,7 +40,11 @@ def _invoke(args: Sequence[str], session: Session) -> int:
 
 
 def _report(error: BaseException, session: Session) -> int:
-    """Say what happened in one line; the exit code."""
+    """Say what happened in one line, behind all data that came before; the exit code."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _silence()
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(error.format_message(), err=True)
         return USAGE

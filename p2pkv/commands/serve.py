@@ -59,8 +59,8 @@ async def serve(
     async with runner.running(home, options) as running, asyncio.TaskGroup() as tasks:
         home.pid.write_text(f"{os.getpid()}\n")
         try:
-            print(ready_line(home, running, as_json), flush=True)
             log.info("serving as %s on %s", running.node, ", ".join(running.udp))
+            print(ready_line(home, running, as_json), flush=True)
             notify("READY=1")
             when_ready()
             watcher = tasks.create_task(_warn_while_alone(running, options))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from p2pkv.errors import UnreachableError
+from p2pkv.errors import P2pkvError, UnreachableError
 from p2pkv.home import Home
 
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ def is_listening(home: Home) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(os.fspath(home.socket))
+        except PermissionError as error:
+            raise P2pkvError(f"the peer of {home.folder} is another user's", "run this as that user") from error
         except OSError:
             return False
     return True

@@ -25,9 +25,13 @@ def stop(session: Session, wait: float, kill: bool) -> None:
     """Stop the peer of this home: it hands over what it holds, and this command returns when it is gone."""
     process = _process_of(session.home)
     end = _End(session.home, process)
-    _signal(process, signal.SIGTERM)
+    if process > 0:
+        _signal(process, signal.SIGTERM)
+    else:
+        with session.client() as client:
+            client.stop()
     if not end.wait(wait):
-        if not kill:
+        if not kill or process <= 0:
             raise P2pkvError(f"the peer (process {process}) is still stopping after {wait:g} s", _MEND_WAIT)
         _signal(process, signal.SIGKILL)
         end.wait(wait)
@@ -40,7 +44,10 @@ _MEND_WAIT = "wait longer with --wait TIME, or end it by force with --kill"
 
 
 def _process_of(home: Home) -> int:
-    """The process that listens on the home's socket. Asked of the kernel where it can say so: a pid file may lie."""
+    """The process that listens on the home's socket, 0 where it runs outside of our process namespace.
+
+    Asked of the kernel where it can say so: a pid file may lie.
+    """
     if not is_listening(home):
         raise UnreachableError(f"no peer runs in {home.folder}", "choose its home with --home DIR")
     if hasattr(socket, "SO_PEERCRED"):
@@ -59,7 +66,7 @@ class _End:
 
     def __init__(self, home: Home, process: int) -> None:
         self.home = home
-        self.handle = os.pidfd_open(process) if hasattr(os, "pidfd_open") else None
+        self.handle = os.pidfd_open(process) if process > 0 and hasattr(os, "pidfd_open") else None
 
     def wait(self, timeout_s: float) -> bool:
         """Whether it ended in time."""

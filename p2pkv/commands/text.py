@@ -18,9 +18,12 @@ def printable(text: str) -> str:
 
 def write_line(data: bytes, *, raw: bool = False) -> None:
     """Data as it is with a newline, or with `raw` without one; printable on a terminal unless raw."""
-    if not raw and sys.stdout.isatty():
+    terminal = sys.stdout.isatty()
+    if not raw and terminal:
         data = printable(data.decode("utf-8", "backslashreplace")).encode()
     sys.stdout.buffer.write(data if raw else data + b"\n")
+    if terminal:
+        sys.stdout.flush()  # someone watches it come
 
 
 def one_line(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -11,14 +12,14 @@ import click
 
 from p2pkv.commands.each import for_each
 from p2pkv.commands.options import command, option, setting
-from p2pkv.commands.progress import Report, counted, progress_bar
+from p2pkv.commands.progress import counted, progress_bar
 from p2pkv.commands.put import blocks_of
 from p2pkv.commands.session import Session
 from p2pkv.commands.transfers import print_outcome
 from p2pkv.errors import InvalidError, P2pkvError
 
 if TYPE_CHECKING:
-    from p2pkv.commands.client import Client, Transferred
+    from p2pkv.commands.client import Client
 
 _EXAMPLE = """p2pkv upload holiday.mp4 photos/ --to summer
 tar c project | p2pkv upload - --as backups/project.tar --encrypt"""
@@ -42,32 +43,28 @@ def upload(session: Session, paths: tuple[str, ...], name: str | None, **options
         raise InvalidError("--as goes with one PATH", "use --to FOLDER for several")
     if "-" in paths and name is None:
         raise InvalidError("standard input has no name", "give one with --as NAME")
-    with session.client() as client, progress_bar(session) as report:
-        for_each(session, paths, lambda path: _upload(session, client, path, name, options, report))
+    with session.client() as client:
+        for_each(session, paths, lambda path: _upload(session, client, path, name, options))
 
 
-def _upload(
-    session: Session, client: Client, path: str, name: str | None, options: dict[str, Any], report: Report | None
-) -> None:
-    outcomes: list[Transferred]
-    if path == "-":
-        source = counted(blocks_of(sys.stdin.buffer), name or "-", None, report)
-        outcomes = client.upload(source, name, **options)
-    else:
-        check_readable(path)
-        outcomes = client.upload(Path(path), name, progress=report, **options)
+def _upload(session: Session, client: Client, path: str, name: str | None, options: dict[str, Any]) -> None:
+    with progress_bar(session) as report:
+        if path == "-":
+            source = counted(blocks_of(sys.stdin.buffer), name or "-", None, report)
+            outcomes = client.upload(source, name, **options)
+        else:
+            check_readable(path)
+            outcomes = client.upload(Path(path), name, progress=report, **options)
     for outcome in outcomes:
         print_outcome(session, outcome, "uploaded", show_link=True)
 
 
 def check_readable(path: str) -> None:
     """Say of a local file what the system says of it, before the peer is asked."""
+    place = Path(path)
     try:
-        is_folder = Path(path).is_dir()
-        mode = os.R_OK | os.X_OK if is_folder else os.R_OK
-        Path(path).lstat()
-        if not os.access(path, mode, follow_symlinks=not Path(path).is_symlink() or Path(path).exists()):
-            raise PermissionError(13, os.strerror(13))
-    except (OSError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise P2pkvError(f"{path}: {reason}", "check the name and its permissions") from error
+        place.lstat()
+        if place.exists() and not os.access(place, os.R_OK | os.X_OK if place.is_dir() else os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise P2pkvError(f"{path}: {error.strerror}", "check the name and its permissions") from error
