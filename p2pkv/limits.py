@@ -60,6 +60,7 @@ LOOKUP_CANDIDATES_MAX = 256  # kept by one lookup, nearest first: 4 times K_MAX
 LOOKUP_ASKED_MAX = 256  # questions of one lookup: invented nodes cannot keep it busy for ever
 LOOKUP_DOUBT_PATIENCES = 5.0  # three transmissions went unanswered by then (after 1, 2 and 4 times the retry time)
 LOOKUPS_LINGERING_MAX = 1024  # questions that go on behind lookups that have ended, all together
+LOOKUP_LINGER_S = 10.0  # how long a lookup goes on behind its outcome: twice a request's deadline
 SILENT_CONTACTS_MAX = 1024  # contacts remembered as silent, so that lookups pass them by
 SILENT_S = 30.0  # for how long, doubled at every further silence
 SILENT_S_MAX = 900.0
@@ -98,7 +99,7 @@ REPAIRS_PENDING_MAX = 256  # read repairs under way, beyond which none is starte
 # --- Storage ---
 STORE_COMMITS_QUEUED_MAX = 4096  # batches waiting for the disk; further callers wait their turn
 STORE_CHUNKS_QUEUED_MAX = 128  # 128 MiB of memory at 1 MiB each
-STORE_GROUP_BATCHES_MAX = 1024  # batches under one fsync
+STORE_GROUP_WRITES_MAX = 4096  # record writes under one fsync: some 80 ms of one core
 STORE_GROUP_CHUNK_BYTES_MAX = 16 * MIB  # chunk bytes under one fsync: some 50 ms of a plain SSD
 STORE_PACK_BYTES_MAX = 256 * MIB  # what compaction rewrites in one go
 STORE_PACK_LIVE_FRACTION_MIN = 0.5  # a pack with less live bytes is rewritten: at worst the disk holds twice the data

@@ -24,8 +24,8 @@ from p2pkv.ids import ChunkID, Place
 from p2pkv.limits import (
     STORE_CHUNKS_QUEUED_MAX,
     STORE_COMMITS_QUEUED_MAX,
-    STORE_GROUP_BATCHES_MAX,
     STORE_GROUP_CHUNK_BYTES_MAX,
+    STORE_GROUP_WRITES_MAX,
     STORE_PACK_BYTES_MAX,
 )
 from p2pkv.storage import disk_reads, disk_schema
@@ -91,7 +91,7 @@ class DiskStore(Store):
         await asyncio.to_thread(self._open_files)
         self._readers = Readers(self._folder)
         self._database = GroupThread[Work](
-            "p2pkv-write", self._writer.handle, self._written, STORE_GROUP_BATCHES_MAX, STORE_COMMITS_QUEUED_MAX
+            "p2pkv-write", self._writer.handle, self._written, STORE_GROUP_WRITES_MAX, STORE_COMMITS_QUEUED_MAX
         )
         self._appender = GroupThread[AppendChunk](
             "p2pkv-pack", self._append_new, _nothing, STORE_GROUP_CHUNK_BYTES_MAX, STORE_CHUNKS_QUEUED_MAX
@@ -130,13 +130,13 @@ class DiskStore(Store):
 
     # --- records ---
     async def commit(self, writes: Sequence[Write]) -> list[WriteOutcome]:
-        committed = cast(Committed, await self.write(CommitWrites(tuple(writes))))
+        committed = cast(Committed, await self.write(CommitWrites(tuple(writes)), len(writes)))
         return committed.outcomes
 
-    async def write(self, work: Work) -> object:
+    async def write(self, work: Work, weight: int = 1) -> object:
         """One change of the database, durable when this returns."""
         self._check_open()
-        return await self._database.run(work)
+        return await self._database.run(work, weight)
 
     def _written(self, jobs: list[Job[Work]]) -> None:
         for job in jobs:

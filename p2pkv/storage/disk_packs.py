@@ -9,6 +9,7 @@ Owns the files in `packs/`. Never touches the database.
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import msgspec
@@ -131,8 +132,10 @@ class Packs:
         """The chunk's bytes; None where they are not (or no longer) what they should be."""
         try:
             data = self._files.read_at(self.path(location.pack), location.offset, location.size_bytes)
-        except FileNotFoundError:
-            return None
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EIO):  # gone, or unreadable: as good as damaged
+                return None
+            raise
         return data if chunk_id_of(data) == chunk_id else None
 
     def size_bytes(self, pack: int) -> int:

@@ -62,6 +62,7 @@ def write_format(folder: Path, files: Files) -> None:
     """Say which version a new store is of."""
     if files.size_bytes(folder / "format") is None:
         files.write_whole(folder / "format", f"{_FORMAT_PREFIX}{FORMAT_VERSION}\n".encode("ascii"))
+        files.sync_folder(folder.parent)
 
 
 def create(folder: Path) -> None:

@@ -97,7 +97,23 @@ class Writer:
             self._database.close()
 
     def handle(self, jobs: list[Job[Work]]) -> None:
-        """One transaction for all. What a single job may raise is its own error; a fault of the disk is everyone's."""
+        """One transaction for all; where one of them spoils it, one for each. A failing disk is everyone's error."""
+        try:
+            self._transact(jobs)
+        except Exception as error:
+            if len(jobs) == 1 or _disk_fails(error):
+                raise
+            for job in jobs:
+                self._transact_alone(job)
+
+    def _transact_alone(self, job: Job[Work]) -> None:
+        job.error = None
+        try:
+            self._transact([job])
+        except Exception as error:
+            job.error = store_error(error)
+
+    def _transact(self, jobs: list[Job[Work]]) -> None:
         self._pending = self.usage
         self._database.execute("BEGIN IMMEDIATE")
         try:
@@ -224,3 +240,7 @@ class Writer:
         was = self._pending
         self._pending = Usage(was.keys - keys, was.records - (not dead), was.chunks, was.size_bytes - size_bytes)
         return True
+
+
+def _disk_fails(error: Exception) -> bool:
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR

@@ -321,6 +321,46 @@ async def test_a_full_database_refuses_records_and_leaves_the_store_usable(store
     assert store.usage().records == 501
 
 
+async def test_a_batch_that_cannot_be_stored_spoils_no_other(store: DiskStore) -> None:
+    impossible = version(b"impossible", clock=1 << 70)
+    batches = [[put(v)] for v in series(20)] + [[put(version(b"half")), put(impossible)]]
+    results = await asyncio.gather(*(store.commit(batch) for batch in batches), return_exceptions=True)
+    assert [isinstance(result, StoreFailedError) for result in results] == [False] * 20 + [True]
+    assert (await store.read(RangeQuery(PLACE))).versions == series(20)
+    assert store.usage().records == 20
+
+
+async def test_a_batch_too_large_for_the_disk_spoils_no_other(store: DiskStore) -> None:
+    await store.commit([put(version(b"kept"))])
+    database = store._writer._database
+    pages = database.execute("PRAGMA page_count").fetchone()[0]
+    database.execute(f"PRAGMA max_page_count = {pages + 4}")
+    large, small = store.commit([put(v) for v in series(500)]), store.commit([put(version(b"small"))])
+    results = await asyncio.gather(large, small, return_exceptions=True)
+    assert isinstance(results[0], QuotaExceededError)
+    assert isinstance(results[1], list)
+    assert store.usage().records == 2
+
+
+async def test_a_chunk_that_cannot_be_read_is_as_good_as_damaged(tmp_path: Path) -> None:
+    class Unreadable(FaultyFiles):
+        def read_at(self, path: Path, offset: int, size_bytes: int) -> bytes:
+            raise OSError(errno.EIO if self.fault is None else errno.EMFILE, "unreadable")
+
+    files = Unreadable()
+    store = make(tmp_path, files=files)
+    await store.open()
+    chunk_id = await put_chunk(store, b"some bytes")
+    files.fault = ("read", errno.EMFILE)
+    with pytest.raises(StoreFailedError):  # of us, not of the disk: the chunk stays
+        await store.get_chunk(chunk_id)
+    assert await store.has_chunks([chunk_id]) == [True]
+    files.fault = None
+    assert await store.get_chunk(chunk_id) is None
+    assert await store.has_chunks([chunk_id]) == [False]
+    await store.close()
+
+
 async def test_chunks_arriving_at_once_do_not_pass_the_quota_together(tmp_path: Path) -> None:
     store = make(tmp_path, quota_bytes=10_000)
     await store.open()
@@ -418,13 +458,13 @@ async def test_a_chunk_on_its_way_survives_the_rewriting_of_its_pack(
     write, gone, slow = store.write, chunk_id_of(b"gone"), chunk_id_of(b"slow")
     held: list[bool] = []
 
-    async def write_slowly(work: Work) -> object:
+    async def write_slowly(work: Work, weight: int = 1) -> object:
         if isinstance(work, IndexChunk) and work.chunk_id == slow and not held:
             held.append(True)  # appended beside `gone`, and before it is indexed the pack is rewritten
             await put_chunk(store, b"the next pack")
             await store.delete_chunk(gone)
             assert await store.compact() > 0
-        return await write(work)
+        return await write(work, weight)
 
     monkeypatch.setattr(store, "write", write_slowly)
     await asyncio.gather(store.put_chunk(gone, b"gone"), store.put_chunk(slow, b"slow"))
