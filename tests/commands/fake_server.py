@@ -17,8 +17,10 @@ from urllib.parse import parse_qs, unquote, unquote_to_bytes
 from p2pkv.errors import IncompleteError, NotFoundError, P2pkvError, RefusedError
 from p2pkv.gateway import shapes
 from p2pkv.outcomes import (
+    ChunkStat,
     ContactInfo,
     FileInfo,
+    FileStat,
     Hop,
     LookupTrace,
     PutOutcome,
@@ -45,6 +47,8 @@ class FakePeer(socketserver.ThreadingUnixStreamServer):
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.stored = 8
         self.broken: P2pkvError | None = None
+        self.hold = threading.Event()  # transfers wait for it
+        self.hold.set()
         super().__init__(str(home / "peer.sock"), _Handler)
 
     def __enter__(self) -> FakePeer:
@@ -183,6 +187,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _repair(self, path: list[bytes], body: bytes) -> None:
         self._send(200, shapes.encode({"records_sent": 0}))
 
+    def _stat(self, path: list[bytes], body: bytes) -> None:
+        name = path[0].decode()
+        replicas = [ReplicaInfo(NODE, f"127.0.0.1:{number}", number < self.server.stored) for number in range(8)]
+        chunk = ChunkStat("cc" * 32, len(self.server.files[name]), replicas)
+        stat = FileStat(_info(name, self.server.files[name]), f"p2pkv:{name}", 8, [chunk])
+        self._send(200, shapes.encode(shapes.stat_shape(stat)))
+
     def _files(self, path: list[bytes], body: bytes) -> None:
         if not path:
             prefix = self.query.get("prefix", "")
@@ -203,6 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, self.server.files[name], "application/octet-stream", header)
 
     def _local(self, path: list[bytes], body: bytes) -> None:
+        self.server.hold.wait()
         if path[0] == b"upload":
             asked = shapes.decode(body, shapes.UploadRequest)
             name = "/".join(filter(None, [asked.to, asked.name or Path(asked.path).name]))

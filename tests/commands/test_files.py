@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from tests.commands.conftest import CommandLine
@@ -76,6 +78,32 @@ def test_a_progress_bar_on_a_terminal_alone(peer: FakePeer, tmp_path: Path) -> N
     assert ran.wait() == 0
     assert b"sending big" in seen
     assert b"100%" in seen or b"%" in seen
+
+
+def test_ctrl_c_ends_an_upload_with_130(peer: FakePeer, tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(b"x")
+    peer.hold.clear()
+    command = [sys.executable, "-m", "p2pkv", "--home", str(tmp_path / "h"), "upload", str(tmp_path / "big")]
+    ran = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 20
+    while not peer.asked:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    ran.send_signal(signal.SIGINT)
+    out, err = ran.communicate(timeout=20)
+    peer.hold.set()
+    assert (ran.returncode, out, err) == (130, b"", b"p2pkv: interrupted\n")
+
+
+def test_stat_file_tells_the_health(p2pkv: CommandLine, peer: FakePeer) -> None:
+    peer.files = {"b": b"22"}
+    assert b"health:    good\n" in p2pkv("stat-file", "b").out
+    peer.stored = 2
+    text = p2pkv("stat-file", "b", "--chunks").out.decode()
+    assert "replicas:  2 of 8" in text
+    assert "p2pkv repair" in text
+    assert "127.0.0.1:0, 127.0.0.1:1" in text
+    assert json.loads(p2pkv("stat-file", "b", "--json").out)["healthy"] is False
 
 
 def _drain(terminal: int) -> bytes:
