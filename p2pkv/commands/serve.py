@@ -75,11 +75,11 @@ async def serve(
 
 
 def ready_line(home: Home, running: runner.Running, as_json: bool) -> str:
-    """The one line on standard output that says where the peer serves."""
+    """The one line on standard output that says where the peer serves. Of several addresses, `udp` is the first."""
     if as_json:
-        entry = {"node": running.node, "udp": running.udp, "http": running.http, "home": str(home.folder)}
-        return json.dumps({"ready": True, **entry, "pid": os.getpid()}, ensure_ascii=False)
-    return f"ready node={running.node} udp={','.join(running.udp)} http={running.http} home={home.folder}"
+        entry = {"node": running.node, "udp": running.udp[0], "http": running.http, "home": str(home.folder)}
+        return json.dumps({**entry, "addresses": running.udp, "pid": os.getpid()})
+    return f"ready node={running.node} udp={running.udp[0]} http={running.http} home={home.folder}"
 
 
 async def _pass_on(first: asyncio.Event, second: asyncio.Event) -> None:

@@ -94,17 +94,18 @@ class Session:
             with Client(self.home.socket) as client:
                 yield client
             return
-        bootstrap = click.get_current_context().params.get("bootstrap")
-        if not bootstrap:
-            raise UnreachableError(f"no peer runs in {self.home.folder}", _MEND_NO_PEER)
+        params = click.get_current_context().params
+        if not params.get("bootstrap"):
+            mend = _MEND_NO_PEER + (_MEND_BOOTSTRAP if "bootstrap" in params else "")
+            raise UnreachableError(f"no peer runs in {self.home.folder}", mend)
         from p2pkv.commands.ephemeral import ephemeral_peer
 
-        params = click.get_current_context().params
         with ephemeral_peer(params, self.verbose) as path, Client(path) as client:
             yield client
 
 
-_MEND_NO_PEER = "start one with `p2pkv start`, or name a peer of the swarm with --bootstrap HOST:PORT"
+_MEND_NO_PEER = "start one with `p2pkv start`"
+_MEND_BOOTSTRAP = ", or name a peer of the swarm with --bootstrap HOST:PORT"
 
 
 def is_listening(home: Home) -> bool:

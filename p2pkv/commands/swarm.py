@@ -50,7 +50,7 @@ def swarm(session: Session, n: int, folder: str | None, base_port: int | None) -
     try:
         for number in range(1, n + 1):
             ready = peers.start(number, base_port)
-            session.say(f"peer {number}: node={ready['node'][:12]} udp={_first(ready['udp'])} http={ready['http']}")
+            session.say(f"peer {number}: node={ready['node'][:12]} udp={ready['udp']} http={ready['http']}")
         _tell(session, peers)
         peers.wait()
     except KeyboardInterrupt:
@@ -89,7 +89,7 @@ class Swarm:
         args = ["--json", "--home", str(self.homes / str(number)), "start", "--with-parent"]
         args += ["--listen", f"127.0.0.1:{port}", "--http", "127.0.0.1:0" if number == 1 else "off"]
         if self.ready:
-            args += ["--bootstrap", _first(self.ready[0]["udp"])]
+            args += ["--bootstrap", self.ready[0]["udp"]]
         child = start_self(
             args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
@@ -148,7 +148,3 @@ def _failure(child: subprocess.Popen[bytes], number: int) -> P2pkvError:
 def _read_some(child: subprocess.Popen[bytes]) -> bytes:
     assert child.stderr is not None  # it was asked for as a pipe
     return os.read(child.stderr.fileno(), _LINE_BYTES_MAX)
-
-
-def _first(addresses: list[str]) -> str:
-    return addresses[0]

@@ -118,6 +118,7 @@ def test_json_ready_line_and_systemd(start: Start, tmp_path: Path) -> None:
         child = start(*args, NOTIFY_SOCKET=str(tmp_path / "notify"))
         assert child.stdout is not None
         entry = json.loads(child.stdout.readline())
+        assert entry["addresses"] == [entry["udp"]]
         assert {"node", "udp", "http", "home"} <= set(entry)
         assert manager.recv(100) == b"READY=1"
         child.terminate()
