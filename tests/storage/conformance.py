@@ -11,14 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from p2pkv.core.clock import clock_of
 from p2pkv.core.records import Flag, Version, content_hash
-from p2pkv.ids import ChunkID, Place, chunk_id_of, place_of_key
+from p2pkv.ids import Place, chunk_id_of, place_of_key
 from p2pkv.storage.interface import (
     Cursor,
-    DropVersion,
     PutRegister,
-    PutVersion,
     QuotaExceededError,
     RangeQuery,
     Result,
@@ -26,39 +23,21 @@ from p2pkv.storage.interface import (
     Write,
 )
 from tests.storage.model import Model
-
-NOW_S = 1_800_000_000.0
-ANNA, BERT = b"a" * 32, b"b" * 32
-PLACE = place_of_key(b"key")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = NOW_S
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-def version(
-    name: bytes = b"name", clock: int = 0, *, flags: int = 0, expires_s: float = 0, **fields: object
-) -> Version:
-    given = {"author": ANNA, "size_bytes": 5, "body": b"value", **fields}
-    if flags & Flag.TOMBSTONE:
-        given |= {"body": b"", "size_bytes": 0}
-    return Version(name=name, clock=clock or clock_of(NOW_S), flags=flags, expires_ms=int(expires_s * 1000), **given)  # type: ignore[arg-type]
-
-
-def put(version: Version, place: Place = PLACE, key: bytes = b"key") -> PutVersion:
-    return PutVersion(place, key, version)
-
-
-def drop(version: Version, place: Place = PLACE) -> DropVersion:
-    return DropVersion(place, version.name, version.owner, content_hash(version))
-
-
-def series(count: int, **fields: object) -> list[Version]:
-    return [version(b"n%05d" % i, clock_of(NOW_S + i), **fields) for i in range(count)]
+from tests.storage.samples import (
+    ANNA,
+    BERT,
+    NAMES,
+    NOW_S,
+    PLACE,
+    PLACES,
+    Clock,
+    drop,
+    put,
+    range_queries,
+    series,
+    version,
+    writes,
+)
 
 
 class StoreConformance:
@@ -357,7 +336,7 @@ class StoreConformance:
 
     # --- against the model ---
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(batches=st.lists(st.lists(st.deferred(lambda: writes), max_size=6), max_size=8), queries=st.data())
+    @given(batches=st.lists(st.lists(writes, max_size=6), max_size=8), queries=st.data())
     def test_like_the_model(self, batches: list[list[Write]], queries: st.DataObject) -> None:
         asked = queries.draw(st.lists(range_queries, min_size=1, max_size=8))
         asyncio.run(self.compare(batches, asked))
@@ -387,40 +366,3 @@ class StoreConformance:
             named = sorted((v for v in versions if v.name == name), key=lambda v: v.owner)
             assert await store.read_name(place, name) == named
             assert (await store.read_register(place, name) or b"") == model.registers.get((place, name), b"")
-
-
-NAMES = [b"a", b"ab", b"b", b"\xff"]
-PLACES = [place_of_key(b"1"), place_of_key(b"2")]
-versions = st.builds(
-    Version,
-    name=st.sampled_from(NAMES),
-    clock=st.integers(1, 4),
-    author=st.sampled_from([ANNA, BERT]),
-    flags=st.sampled_from([0, 0, Flag.OWN, Flag.ONCE, Flag.TOMBSTONE]),
-    expires_ms=st.sampled_from([0, 0, int(NOW_S * 1000), int(NOW_S * 1000) + 1]),
-    size_bytes=st.just(1),
-    body=st.sampled_from([b"", b"x", b"y" * 100]),
-)
-places = st.sampled_from(PLACES)
-cursors = st.none() | st.builds(
-    Cursor, st.integers(0, 5), st.sampled_from([b"", b"aa", *NAMES]), st.sampled_from([b"", ANNA])
-)
-writes: st.SearchStrategy[Write] = st.one_of(
-    st.builds(PutVersion, places, st.just(b"key"), versions),
-    st.builds(PutVersion, places, st.just(b"key"), versions),
-    st.builds(lambda place, version: drop(version, place), places, versions),
-    st.builds(PutRegister, places, st.sampled_from(NAMES), st.sampled_from([b"", b"1", b"22"])),
-)
-range_queries = st.builds(
-    RangeQuery,
-    place=places,
-    order=st.sampled_from(["time", "name"]),
-    after=cursors,
-    until=cursors,
-    reverse=st.booleans(),
-    prefix=st.sampled_from([b"", b"", b"a", b"\xff"]),
-    limit=st.integers(1, 6),
-    bytes_max=st.sampled_from([1, 100, 1 << 20]),
-    dead=st.booleans(),
-)
-__all__ = ["ChunkID", "Clock", "StoreConformance"]

@@ -14,8 +14,8 @@ from blake3 import blake3
 from p2pkv.ids import ChunkID, chunk_id_of, place_of_key
 from p2pkv.storage.disk import DiskStore
 from p2pkv.storage.interface import QuotaExceededError, StoreFailedError
-from tests.storage.conformance import NOW_S, put, version
 from tests.storage.faulty import FaultyFiles
+from tests.storage.samples import NOW_S, put, version
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = [place_of_key(b"%d" % i) for i in range(7)]

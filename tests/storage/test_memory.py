@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from p2pkv.storage.interface import RangeQuery, Store
 from p2pkv.storage.memory import MemoryStore
 from p2pkv.storage.sorted_keys import SortedKeys
-from tests.storage.conformance import NOW_S, PLACE, Clock, StoreConformance, put, series, version
+from tests.storage.conformance import StoreConformance
+from tests.storage.samples import NOW_S, PLACE, Clock, put, series, version
 
 
 class TestMemoryStore(StoreConformance):
