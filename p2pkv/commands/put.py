@@ -11,7 +11,7 @@ import click
 
 from p2pkv.commands.options import KEY, NAME, command, option, setting
 from p2pkv.commands.session import Session
-from p2pkv.errors import IncompleteError, InvalidError
+from p2pkv.errors import IncompleteError, InvalidError, P2pkvError
 from p2pkv.limits import HTTP_BLOCK_BYTES, VALUE_IN_MEMORY_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -82,10 +82,13 @@ def _encode(value: str) -> bytes:
 
 
 def blocks_of(source: BinaryIO) -> Iterator[bytes]:
-    """A file's bytes as they come, in blocks."""
+    """A file's bytes as they come, in blocks. Raises P2pkvError where it cannot be read."""
     read = getattr(source, "read1", source.read)
-    while block := read(HTTP_BLOCK_BYTES):
-        yield block
+    try:
+        while block := read(HTTP_BLOCK_BYTES):
+            yield block
+    except OSError as error:
+        raise P2pkvError(f"cannot read what to store: {error.strerror}", "nothing of it was stored") from error
 
 
 def _lines(source: BinaryIO) -> Iterator[bytes]:

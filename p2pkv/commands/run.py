@@ -80,7 +80,12 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
     context = error.ctx if isinstance(error, click.UsageError) else None
     if context is None:
         return message, ""
-    return message[:1].lower() + message[1:], f"see `{context.command_path} --help`"
+    mend = f"see `{context.command_path} --help`"
+    if isinstance(error, click.NoSuchOption) and any(
+        isinstance(param, click.Argument) for param in context.command.params
+    ):
+        mend += "; what is no option and begins with - goes behind --"
+    return message[:1].lower() + message[1:], mend
 
 
 def _silence() -> int:

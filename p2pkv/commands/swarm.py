@@ -13,13 +13,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from p2pkv.commands.children import start_self
-from p2pkv.commands.options import command, option
+from p2pkv.commands.options import command, option, setting
 from p2pkv.commands.session import Session
 from p2pkv.errors import P2pkvError
 
@@ -39,20 +40,20 @@ _LINE_BYTES_MAX = 65_536
     help="folder of the homes  [default: swarm in the home]",
 )
 @option("--base-port", type=click.IntRange(1024, 65_535), metavar="PORT", help="UDP port of the first (else any)")
-def swarm(session: Session, n: int, folder: str | None, base_port: int | None) -> None:
+@setting("k")
+def swarm(session: Session, n: int, folder: str | None, base_port: int | None, k: int) -> None:
     """Start N peers on this machine as a swarm and keep them running until Ctrl-C.
 
     Their homes are DIR/1 to DIR/N and stay there: the same command starts the same peers again.
     """
     homes = Path(folder).absolute() if folder else session.home.folder / "swarm"
-    peers = Swarm(homes)
+    peers = Swarm(homes, base_port, k)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        for number in range(1, n + 1):
-            ready = peers.start(number, base_port)
+        for number, ready in enumerate(peers.start(n), 1):
             session.say(f"peer {number}: node={ready['node'][:12]} udp={ready['udp']} http={ready['http']}")
         _tell(session, peers)
-        peers.wait()
+        peers.wait(session)
     except KeyboardInterrupt:
         session.say("stopping the swarm")
     finally:
@@ -78,36 +79,46 @@ def _tell(session: Session, peers: Swarm) -> None:
 class Swarm:
     """The child processes, in the order of their start. The first is the bootstrap of the others."""
 
-    def __init__(self, homes: Path) -> None:
+    def __init__(self, homes: Path, base_port: int | None, k: int) -> None:
         self.homes = homes
+        self.base_port = base_port
+        self.k = k
         self.children: list[subprocess.Popen[bytes]] = []
         self.ready: list[dict[str, Any]] = []
 
-    def start(self, number: int, base_port: int | None) -> dict[str, Any]:
-        """Start a peer and wait until it serves; what it said of itself."""
-        port = base_port + number - 1 if base_port else 0
-        args = ["--json", "--home", str(self.homes / str(number)), "start", "--with-parent"]
+    def start(self, count: int) -> Iterator[dict[str, Any]]:
+        """Start the first peer, and when it serves all others at once; what each says of itself."""
+        self._launch(1)
+        for number in range(1, count + 1):
+            self.ready.append(_ready(self.children[number - 1], number))
+            yield self.ready[-1]
+            if number == 1:
+                for other in range(2, count + 1):
+                    self._launch(other)
+
+    def _launch(self, number: int) -> None:
+        port = self.base_port + number - 1 if self.base_port else 0
+        args = ["--json", "--home", str(self.homes / str(number)), "start", "--with-parent", "--k", str(self.k)]
         args += ["--listen", f"127.0.0.1:{port}", "--http", "127.0.0.1:0" if number == 1 else "off"]
         if self.ready:
             args += ["--bootstrap", self.ready[0]["udp"]]
-        child = start_self(
-            args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-        )
+        pipe = subprocess.PIPE
+        child = start_self(args, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True, settings=False)
         self.children.append(child)
-        self.ready.append(_ready(child, number))
-        return self.ready[-1]
 
-    def wait(self) -> None:
-        """Return never; raise P2pkvError when a peer ends by itself."""
+    def wait(self, session: Session) -> None:
+        """Pass on what the peers say, and tell when one ends; raise P2pkvError when none is left."""
         outputs = {child.stderr.fileno(): child for child in self.children if child.stderr}
         while outputs:
             for handle in select.select(list(outputs), [], [])[0]:
-                child = outputs[handle]
-                said = _read_some(child)
-                if not said:
-                    raise P2pkvError(f"peer {self.children.index(child) + 1} ended", "see the log in its home")
-                sys.stderr.buffer.write(said)
-                sys.stderr.flush()
+                said = _read_some(outputs[handle])
+                if said:
+                    sys.stderr.buffer.write(said)
+                    sys.stderr.flush()
+                else:
+                    child = outputs.pop(handle)
+                    session.say(f"peer {self.children.index(child) + 1} ended ({_ending(child.wait())})")
+        raise P2pkvError("all peers ended", f"see the logs in their homes, {self.homes}")
 
     def end(self) -> None:
         """Tell all to leave, wait for them, end by force whoever does not."""
@@ -143,6 +154,10 @@ def _failure(child: subprocess.Popen[bytes], number: int) -> P2pkvError:
         report = {"message": said[-1]}
     message = report.get("message") or f"it ended with exit code {child.returncode}"
     return P2pkvError(f"peer {number} did not start: {message}", report.get("mend", ""))
+
+
+def _ending(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
 
 
 def _read_some(child: subprocess.Popen[bytes]) -> bytes:

@@ -20,6 +20,7 @@ from tests.commands.fake_server import FakePeer
         (("get",), 2, "missing argument 'KEY'"),
         (("get", "k", "--limit", "0"), 2, "limit"),
         (("get", "k", "--nonsense"), 2, "no such option"),
+        (("put", "temperature", "-5"), 2, "goes behind --"),
         (("gte", "k"), 2, "did you mean 'get'"),
         (("put", "k", "v", "--acks", "7"), 2, "choose 1, quorum or all"),
         (("put", "k", "v", "--ttl", "soon"), 2, "write it like 90s"),

@@ -183,9 +183,13 @@ def test_a_swarm_serves_and_ends_with_its_parent(start: Start, tmp_path: Path) -
     peers = json.loads(swarm.stdout.readline())["peers"]
     assert [Path(peer["home"]).name for peer in peers] == ["1", "2", "3"]
     assert _end(start("--home", peers[2]["home"], "status"))[0] == 0
+    os.kill(peers[1]["pid"], signal.SIGKILL)
+    assert swarm.stderr is not None
+    assert any(line == "peer 2 ended (SIGKILL)\n" for line in swarm.stderr)
+    assert _end(start("--home", peers[2]["home"], "status"))[0] == 0
     swarm.send_signal(signal.SIGINT)
     assert _end(swarm)[0] == 0
-    assert not any((tmp_path / name / "peer.sock").exists() for name in "123")
+    assert not any((tmp_path / name / "peer.sock").exists() for name in "13")
 
 
 def test_no_peer_of_a_swarm_outlives_a_killed_parent(start: Start, tmp_path: Path) -> None:
