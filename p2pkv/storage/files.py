@@ -7,6 +7,7 @@ trusted with them; pack files, the format record and the lock go through here.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from pathlib import Path
@@ -110,7 +111,10 @@ class FolderLock:
         file = self._path.open("a+b", buffering=0)
         try:
             _lock(file)
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                file.close()
+                raise  # no lock to be had here, whoever holds it
             file.seek(0)
             owner = file.read(20).decode("ascii", "replace").strip() or "unknown"
             file.close()
