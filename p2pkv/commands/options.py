@@ -132,7 +132,7 @@ def global_options(function: Target, hidden: bool = True) -> Target:
 def _peer_options(function: Function) -> Function:
     """The options of a command that can run as a short-lived peer of its own."""
     function = setting("k", hidden=True)(function)
-    function = setting("swarm-key", help="key file of a closed swarm (where no peer runs here)")(function)
+    function = setting("swarm-key", hidden=True)(function)
     return setting("bootstrap", help="a peer of the swarm (where no peer runs here)")(function)
 
 

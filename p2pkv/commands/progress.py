@@ -5,9 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from p2pkv.commands.session import Session
+from p2pkv.commands.text import one_line
 from p2pkv.outcomes import TransferProgress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 Report = Callable[[TransferProgress], None]
 
@@ -37,16 +42,11 @@ def progress_bar(session: Session, *, wanted: bool = True) -> Iterator[Report | 
 class _Tasks:
     """One bar per name, the last step of which is always its end."""
 
-    def __init__(self, bar: object) -> None:
-        from rich.progress import Progress, TaskID
-
-        assert isinstance(bar, Progress)
+    def __init__(self, bar: Progress) -> None:
         self.bar = bar
         self.tasks: dict[str, TaskID] = {}
 
     def show(self, step: TransferProgress) -> None:
-        from p2pkv.commands.text import one_line
-
         label = one_line(step.name).rpartition("/")[2][:40]
         if step.name not in self.tasks:
             for done in self.tasks.values():

@@ -177,6 +177,19 @@ def test_without_a_peer_a_bootstrap_makes_one_of_its_own(start: Start, tmp_path:
     assert re.fullmatch(r"p2pkv: no bootstrap peer answers: 127\.0\.0\.1:9; .*\n", err)
 
 
+def test_ctrl_c_while_it_connects_ends_it_at_once(start: Start, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.settimeout(DEADLINE_S)
+        args = ["--home", str(tmp_path), "get", "k", "--bootstrap", f"127.0.0.1:{silent.getsockname()[1]}"]
+        child = start(*args, QUICK_PEER_IMPATIENT="")
+        assert silent.recv(100) == b"ping"
+        begun = time.monotonic()
+        child.send_signal(signal.SIGINT)
+        assert _end(child) == (130, "", "p2pkv: interrupted\n")
+        assert time.monotonic() - begun < 5
+
+
 def test_a_swarm_serves_and_ends_with_its_parent(start: Start, tmp_path: Path) -> None:
     swarm = start("swarm", "3", "--dir", str(tmp_path), "--json")
     assert swarm.stdout is not None
