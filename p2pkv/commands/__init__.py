@@ -13,6 +13,10 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """The console script: run `sys.argv` and exit with its code."""
-    from p2pkv.commands.run import run
+    try:
+        from p2pkv.commands.run import run
 
-    sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # outside of any command: while modules load, or once more while an error is printed
+        code = 130
+    sys.exit(code)

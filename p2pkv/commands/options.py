@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -26,7 +26,13 @@ Target = TypeVar("Target", bound=Function)
 Decorator = Callable[[Function], Function]
 
 
-class Parsed(click.ParamType[Any]):
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]
+else:
+    _ParamType = click.ParamType  # takes no parameter before click 8.4
+
+
+class Parsed(_ParamType):
     """A type read by one of our parsers. Lists in the environment are split at spaces and commas."""
 
     def __init__(self, name: str, parse: Callable[[str], object]) -> None:

@@ -43,13 +43,16 @@ def _report(error: BaseException, session: Session) -> int:
     """Say what happened in one line, behind all data that came before; the exit code."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        return _silence()
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+    except OSError as lost:
+        _let_go_of_output()
+        if isinstance(lost, BrokenPipeError):
+            return BROKEN_PIPE
+    if isinstance(error, click.ClickException) and type(error).__name__ == "NoArgsIsHelpError":  # since click 8.2
         click.echo(error.format_message(), err=True)
         return USAGE
     if isinstance(error, BrokenPipeError) or getattr(error, "errno", None) == errno.EPIPE:
-        return _silence()
+        _let_go_of_output()
+        return BROKEN_PIPE
     if isinstance(error, KeyboardInterrupt | click.Abort | EOFError):
         session.complain("interrupted", "interrupted", "", INTERRUPTED)
         return INTERRUPTED
@@ -88,12 +91,11 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
     return message[:1].lower() + message[1:], mend
 
 
-def _silence() -> int:
-    """The reader is gone: nothing more can be said there, also not by the interpreter when it flushes at exit."""
+def _let_go_of_output() -> None:
+    """Standard output takes nothing any more; the interpreter, which flushes at exit, must not fail at it again."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)
-    return BROKEN_PIPE
 
 
 def _print_traceback(error: BaseException) -> None:

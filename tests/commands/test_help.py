@@ -86,3 +86,12 @@ def test_a_command_loads_nothing_heavy(peer: FakePeer, tmp_path: Path, args: tup
     command = [sys.executable, "-c", script, "--home", str(tmp_path / "h"), *args]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("args", [("get", "k"), ("--help",), ("config", "show")])
+def test_an_output_that_takes_nothing_is_one_line(peer: FakePeer, tmp_path: Path, args: tuple[str, ...]) -> None:
+    peer.add(b"k", b"v")
+    command = [sys.executable, "-m", "p2pkv", "--home", str(tmp_path / "h"), *args]
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (1, "p2pkv: No space left on device\n")
