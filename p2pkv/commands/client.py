@@ -104,7 +104,8 @@ class Client:
     def stream(self, key: Key, record: Record) -> Iterator[bytes]:
         """The value of a record, in blocks, however long it is."""
         target = f"/v1/keys/{segment(key)}/{segment(record.name)}"
-        return _checked(self._request("GET", target + query({"raw": True, "version": record.version}))).blocks()
+        response = _checked(self._request("GET", target + query({"raw": True, "version": record.version})))
+        yield from response.blocks()
 
     def count(self, key: Key, *, prefix: str = "") -> int:
         return self._json("GET", f"/v1/count/{segment(key)}{query({'prefix': prefix})}", shapes.Count).count

@@ -44,7 +44,7 @@ def frame(kind: str, data: object) -> bytes:
 async def _happenings(peer: PeerLike) -> AsyncIterator[bytes]:
     async with closing(peer.events()) as source:
         async for event in source:
-            yield frame(str(event.get("event") or event.get("type") or "event"), event)
+            yield frame("peer", event)
 
 
 async def _changes(peer: PeerLike) -> AsyncIterator[bytes]:

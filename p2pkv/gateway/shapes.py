@@ -230,6 +230,8 @@ MEND_VERSIONS = "check that the peer and this program have the same version"
 _ERRORS: dict[str, type[P2pkvError]] = {
     error.kind: error for error in vars(errors).values() if isinstance(error, type) and issubclass(error, P2pkvError)
 }
+# Kinds of the gateway's own (busy, unauthorized, range) are to a client what ends with the same exit code.
+_BY_EXIT_CODE = {error.exit_code: error for error in _ERRORS.values() if error.exit_code != P2pkvError.exit_code}
 
 
 def problem_of(error: P2pkvError) -> Problem:
@@ -245,13 +247,10 @@ def problem_of(error: P2pkvError) -> Problem:
 
 def error_of(problem: Problem) -> P2pkvError:
     """The error that a problem stands for."""
-    kind = _ERRORS.get(problem.type, P2pkvError)
+    kind = _ERRORS.get(problem.type) or _BY_EXIT_CODE.get(problem.exit_code, P2pkvError)
     if kind is RefusedError:
         return RefusedError(problem.detail, problem.mend, current=problem.current or "")
-    error = kind(problem.detail, problem.mend)
-    if kind is P2pkvError and problem.exit_code != P2pkvError.exit_code:
-        error.exit_code = problem.exit_code  # type: ignore[misc]  # an error of the gateway alone: busy, unauthorized
-    return error
+    return kind(problem.detail, problem.mend)
 
 
 def item_of(data: bytes) -> dict[str, Any] | None:

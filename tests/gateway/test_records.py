@@ -49,7 +49,16 @@ async def test_parameters_reach_the_peer(unix, peer):
 
 @pytest.mark.parametrize(
     "target",
-    ["?limit=x", "?limit=-1", "?reverse=maybe", "?limt=1", "?limit=1&limit=2", "?order=size", "?after=%FF", "?limit=1e9"],
+    [
+        "?limit=x",
+        "?limit=-1",
+        "?reverse=maybe",
+        "?limt=1",
+        "?limit=1&limit=2",
+        "?order=size",
+        "?after=%FF",
+        "?limit=1e9",
+    ],
 )
 async def test_malformed_parameters_are_problems(unix, target):
     status, problem = await unix.json("GET", "/v1/keys/k" + target)
@@ -156,7 +165,9 @@ async def test_outcomes_come_while_the_body_is_being_sent(unix):
         assert json.loads(await response.content.readline())["complete"]
 
 
-@pytest.mark.parametrize("line", [b"{", b'{"value": 1}', b'{"name": "n", "value": "x"}', b"{}", b'{"value_base64": "?"}'])
+@pytest.mark.parametrize(
+    "line", [b"{", b'{"value": 1}', b'{"name": "n", "value": "x"}', b"{}", b'{"value_base64": "?"}']
+)
 async def test_a_malformed_line_is_named(unix, line):
     headers = {"Content-Type": "application/x-ndjson"}
     end = (await unix.lines("POST", "/v1/keys/k", data=b'{"value": "a"}\n' + line, headers=headers))[-1]
@@ -222,5 +233,3 @@ async def test_unknown_endpoints_and_methods_are_problems(unix):
         assert (response.status, response.headers["Allow"]) == (405, "GET")
         assert response.content_type == "application/problem+json"
     assert (await unix.json("GET", "/v1/keys//n"))[0] in {400, 404}
-
-
