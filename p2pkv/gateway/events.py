@@ -85,7 +85,7 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> State:
     for name, value in new.items():
         before = old.get(name)
         if isinstance(value, dict) and isinstance(before, dict):
-            value = {key: item for key, item in value.items() if before.get(key) != item}  # noqa: PLW2901
+            value = {key: item for key, item in value.items() if key not in before or before[key] != item}  # noqa: PLW2901
             if value:
                 changed[name] = value
         elif name not in old or (before != value and not (name in _TIMES and abs(value - before) <= 1)):

@@ -52,7 +52,7 @@ class Route:
 
     @property
     def pattern(self) -> str:
-        """The path as aiohttp wants it. A name may be empty (and a key, to be refused); a file path has many segments."""
+        """The path as aiohttp wants it. Key and name may be empty; a file path has many segments."""
         path = self.path
         for placeholder, expression in (("key", "[^/]*"), ("name", "[^/]*"), ("path", r"[\s\S]+")):
             path = path.replace(f"{{{placeholder}}}", f"{{{placeholder}:{expression}}}")
