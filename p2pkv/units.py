@@ -26,7 +26,7 @@ def parse_size(text: str) -> int:
         raise InvalidError(f"not a size: {text!r}", "write it like 500M or 10GiB")
     whole, fraction, unit, suffix = match.groups()
     factor = _factor(unit, suffix)
-    size_bytes = int(whole) * factor + int(fraction or 0) * factor // 10 ** len(fraction or "")
+    size_bytes = int(whole) * factor + int(fraction or 0) * factor // int(10 ** len(fraction or ""))
     if size_bytes >= SIZE_BYTES_MAX:
         raise InvalidError(f"size out of range: {text!r}", "write less than 8EiB")
     return size_bytes
