@@ -1,0 +1,241 @@
+"""Lookups of one peer: finds the k nearest live contacts of a target, and asks them whatever the caller wants to know.
+
+Owns the searches under way and what it learnt from them about who is silent and how fast the swarm answers. The rules
+of a search are `core.lookup`'s, its tasks are `search`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable
+from typing import Any, Protocol
+
+from kademlia.node import Node
+
+from p2pkv.core.lookup import Lookup, Need
+from p2pkv.core.rtt import RttEstimator
+from p2pkv.errors import SilentError
+from p2pkv.ids import ID_BYTES
+from p2pkv.limits import ALPHA_DEFAULT, K_DEFAULT, LOOKUPS_LINGERING_MAX
+from p2pkv.outcomes import LookupTrace
+from p2pkv.swarm.contact import Contact
+from p2pkv.swarm.environment import Environment
+from p2pkv.swarm.search import Answer, Question, Search
+from p2pkv.swarm.silence import Silences
+
+PORT_MAX = 65_535
+
+__all__ = ["Answer", "Found", "Lookups", "Question"]
+
+
+class Router(Protocol):
+    """What is needed of the routing table."""
+
+    def find_neighbors(self, node: Node, k: int | None = None, exclude: Node | None = None) -> list[Contact]: ...
+
+
+class LookupProtocol(Protocol):
+    """What is needed of the protocol."""
+
+    router: Router
+    source_node: Node
+
+    def contact_for(self, node_id: bytes, address: tuple[str, int]) -> Contact: ...
+    def call_find_node(self, node_to_ask: Contact, node_to_find: Node) -> Awaitable[tuple[bool, Any]]: ...
+    def call_ping(self, node_to_ask: Contact) -> Awaitable[tuple[bool, Any]]: ...
+
+
+class Found:
+    """The outcome of a lookup. It grows until `settle` where the lookup was told to linger, and is fixed else."""
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+
+    @property
+    def contacts(self) -> list[Contact]:
+        """The at most k nearest live contacts, nearest first: those that answered. Never this peer itself."""
+        return [candidate.contact for candidate in self._search.lookup.nearest]
+
+    @property
+    def replicas(self) -> int:
+        """How many contacts count as the k nearest: those that answered and those that are not known to be dead."""
+        return self._search.lookup.replicas
+
+    @property
+    def answers(self) -> dict[bytes, object]:
+        """What the question brought, by NodeID; of all who were asked, not of the nearest alone."""
+        return self._search.answers
+
+    @property
+    def failures(self) -> dict[bytes, str]:
+        """Why others did not answer, by NodeID."""
+        return self._search.failures
+
+    @property
+    def trace(self) -> LookupTrace:
+        return self._search.trace()
+
+    @property
+    def pending(self) -> list[asyncio.Task[None]]:
+        """Questions that still go on."""
+        return list(self._search.tasks.values())
+
+    def address_of(self, node_id: bytes) -> str:
+        """HOST:PORT of a contact that was asked; empty for others."""
+        for candidate in self._search.lookup.asked:
+            if candidate.node_id == node_id:
+                return f"{candidate.contact.ip}:{candidate.contact.port}"
+        return ""
+
+    async def settle(self) -> None:
+        """Wait until all of the k nearest have answered or failed, where the lookup lingers. Never raises."""
+        await asyncio.shield(self._search.settled)
+
+
+class Lookups:
+    """This peer's lookups."""
+
+    def __init__(
+        self, protocol: LookupProtocol, env: Environment, k: int = K_DEFAULT, alpha: int = ALPHA_DEFAULT
+    ) -> None:
+        self.k = k
+        self.silences = Silences()
+        self._protocol = protocol
+        self._env = env
+        self._alpha = alpha
+        self._typical_rtt = RttEstimator()
+        self._searches: dict[Search, None] = {}  # with questions under way, in the order of their beginning
+        self._lingering: dict[bytes, Search] = {}  # slow contacts that a question behind its lookup waits for
+        self._probes: dict[bytes, asyncio.Task[None]] = {}
+
+    async def find_nodes(self, target: bytes, k: int | None = None) -> Found:
+        """The k nearest live contacts of a target. Stock peers are asked and found like ours."""
+        node = Node(target)
+
+        async def question(contact: Contact) -> Answer:
+            happened, nodes = await self._protocol.call_find_node(contact, node)
+            if not happened:
+                raise SilentError
+            return Answer(nodes or ())
+
+        return await self.ask(target, question, k=k)
+
+    async def ask(
+        self,
+        target: bytes,
+        question: Question,
+        *,
+        need: Need = None,
+        k: int | None = None,
+        eager: bool = False,
+        linger: bool = False,
+    ) -> Found:
+        """Put a question to the k nearest live contacts of a target, as they are found.
+
+        `need`: how many of these must answer (or a function of how many there are), all by default. `eager`: ask all
+        of them, and not only as many as are needed. `linger`: go on behind the return until all have answered or
+        failed; `Found.settle` waits for it. Silence raises nothing; an empty routing table makes an empty outcome.
+        """
+        k = k or self.k
+        own_id = self._protocol.source_node.id
+        lookup: Lookup[Contact] = Lookup(target, k, self._alpha, need=need, eager=eager, own_id=own_id)
+        lookup.add(self._seeds(target, k))
+        search = Search(self, lookup, question, linger=linger)
+        self._searches[search] = None
+        try:
+            await search.run()
+        finally:
+            self._forget_if_idle(search)
+        return Found(search)
+
+    async def close(self) -> None:
+        """End all lookups and whatever goes on behind them."""
+        for search in self._searches:
+            search.cancel()
+        tasks = [task for search in self._searches for task in search.tasks.values()]
+        for probe in self._probes.values():
+            probe.cancel()
+        await asyncio.gather(*tasks, *self._probes.values(), return_exceptions=True)
+
+    # --- what a search needs ---
+
+    def patience_s(self, contact: Contact) -> float:
+        """How long a lookup waits for a contact: by its own round trips, else by those that the swarm usually takes."""
+        rtt = contact.rtt if contact.rtt.srtt_s is not None else self._typical_rtt
+        return rtt.patience_s
+
+    def contacts_of(self, nodes: Iterable[tuple[bytes, str, int]]) -> list[tuple[bytes, Contact]]:
+        """Nodes that a peer named, as contacts; malformed ones, and those that were silent lately, are left out."""
+        contacts = [self._protocol.contact_for(node[0], (node[1], node[2])) for node in nodes if _is_node(node)]
+        return [(contact.id, contact) for contact in contacts if not self._is_silent(contact)]
+
+    def answered(self, contact: Contact, rtt_s: float) -> None:
+        self._typical_rtt.observe(rtt_s)
+        self.silences.forget(contact)
+
+    def silent(self, contact: Contact, asked_s: float) -> None:
+        """It did not answer. If it was heard otherwise meanwhile, it lives and was just busy."""
+        if contact.last_seen_s <= asked_s:
+            self.silences.note(contact, asyncio.get_running_loop().time())
+
+    def may_linger(self, search: Search, contact: Contact) -> bool:
+        """May one question to this slow contact go on, to learn whether it lives? One is enough."""
+        if contact.id in self._lingering or len(self._lingering) >= LOOKUPS_LINGERING_MAX:
+            return False
+        self._lingering[contact.id] = search
+        return True
+
+    def released(self, search: Search, contact: Contact) -> None:
+        """A question of a search is over."""
+        if self._lingering.get(contact.id) is search:
+            del self._lingering[contact.id]
+        self._forget_if_idle(search)
+
+    # --- helpers ---
+
+    def _forget_if_idle(self, search: Search) -> None:
+        if search.enough.done() and not search.tasks:
+            self._searches.pop(search, None)
+
+    def _seeds(self, target: bytes, k: int) -> list[tuple[bytes, Contact]]:
+        """The nearest contacts of our own table: k, as many to take the places of the dead, and some for the silent."""
+        contacts = self._protocol.router.find_neighbors(Node(target), 2 * k + min(len(self.silences), 2 * k))
+        return [(contact.id, contact) for contact in contacts if not self._is_silent(contact)]
+
+    def _is_silent(self, contact: Contact) -> bool:
+        if not self.silences.is_silent(contact):
+            return False
+        if self.silences.probe_due(contact, asyncio.get_running_loop().time()):
+            self._probe(contact)
+        return True
+
+    def _probe(self, contact: Contact) -> None:
+        """Ask a silent contact, beside the lookup that met it, whether it is back."""
+        if contact.id in self._probes or len(self._probes) >= LOOKUPS_LINGERING_MAX:
+            return
+        self._probes[contact.id] = asyncio.get_running_loop().create_task(self._ping(contact))
+
+    async def _ping(self, contact: Contact) -> None:
+        asked_s = asyncio.get_running_loop().time()
+        try:
+            happened, _ = await self._protocol.call_ping(contact)
+            if happened:
+                self.silences.forget(contact)
+            else:
+                self.silent(contact, asked_s)
+        finally:
+            del self._probes[contact.id]
+
+
+def _is_node(node: object) -> bool:
+    """Is it what peers call a node? Stock peers send whatever they like."""
+    if not isinstance(node, tuple | list) or len(node) != 3:
+        return False
+    node_id, ip, port = node
+    return (
+        isinstance(node_id, bytes)
+        and len(node_id) == ID_BYTES
+        and isinstance(ip, str)
+        and isinstance(port, int)
+        and 0 < port <= PORT_MAX
+    )
