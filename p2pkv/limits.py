@@ -62,8 +62,10 @@ LOOKUP_DOUBT_PATIENCES = 5.0  # three transmissions went unanswered by then (aft
 LOOKUPS_LINGERING_MAX = 1024  # questions that go on behind lookups that have ended, all together
 LOOKUP_LINGER_S = 10.0  # how long a lookup goes on behind its outcome: twice a request's deadline
 SILENT_CONTACTS_MAX = 1024  # contacts remembered as silent, so that lookups pass them by
-SILENT_S = 30.0  # for how long, doubled at every further silence
+SILENT_S = 2.0  # until it is probed, doubled at every further silence: three of them evict it in some 10 s
 SILENT_S_MAX = 900.0
+PROBE_INTERVAL_S = 1.0  # how often a peer with lookups to do looks whom to probe
+PROBES_AT_ONCE_MAX = 8
 
 # --- Socket ---
 SOCKET_BUFFER_BYTES = 8 * MIB  # asked for; the system may give less

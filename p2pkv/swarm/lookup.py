@@ -142,6 +142,7 @@ class Lookups:
         lookup.add(self._seeds(target, k))
         search = Search(self, lookup, question, linger=linger)
         self._searches[search] = None
+        self._probe_silent()
         try:
             await search.run()
         finally:
@@ -167,7 +168,7 @@ class Lookups:
     def contacts_of(self, nodes: Iterable[tuple[bytes, str, int]]) -> list[tuple[bytes, Contact]]:
         """Nodes that a peer named, as contacts; malformed ones, and those that were silent lately, are left out."""
         contacts = [self._protocol.contact_for(node[0], (node[1], node[2])) for node in nodes if _is_node(node)]
-        return [(contact.id, contact) for contact in contacts if not self._is_silent(contact)]
+        return [(contact.id, contact) for contact in contacts if not self.silences.is_silent(contact)]
 
     def answered(self, contact: Contact, rtt_s: float) -> None:
         self._typical_rtt.observe(rtt_s)
@@ -200,31 +201,28 @@ class Lookups:
     def _seeds(self, target: bytes, k: int) -> list[tuple[bytes, Contact]]:
         """The nearest contacts of our own table: k, as many to take the places of the dead, and some for the silent."""
         contacts = self._protocol.router.find_neighbors(Node(target), 2 * k + min(len(self.silences), 2 * k))
-        return [(contact.id, contact) for contact in contacts if not self._is_silent(contact)]
+        heard = [contact for contact in contacts if not self.silences.is_silent(contact)]
+        # Where everybody is silent, it was we who were cut off: ask them all the same.
+        return [(contact.id, contact) for contact in heard or contacts]
 
-    def _is_silent(self, contact: Contact) -> bool:
-        if not self.silences.is_silent(contact):
-            return False
-        if self.silences.probe_due(contact, asyncio.get_running_loop().time()):
+    def _probe_silent(self) -> None:
+        """Ask contacts that were silent, beside whatever is under way, whether they are back."""
+        for contact in self.silences.due(asyncio.get_running_loop().time()):
             self._probe(contact)
-        return True
 
     def _probe(self, contact: Contact) -> None:
-        """Ask a silent contact, beside the lookup that met it, whether it is back."""
-        if contact.id in self._probes or len(self._probes) >= LOOKUPS_LINGERING_MAX:
-            return
-        self._probes[contact.id] = asyncio.get_running_loop().create_task(self._ping(contact))
+        if contact.id not in self._probes and len(self._probes) < LOOKUPS_LINGERING_MAX:
+            probe = asyncio.get_running_loop().create_task(self._ping(contact))
+            probe.add_done_callback(lambda _: self._probes.pop(contact.id))
+            self._probes[contact.id] = probe
 
     async def _ping(self, contact: Contact) -> None:
         asked_s = asyncio.get_running_loop().time()
-        try:
-            happened, _ = await self._protocol.call_ping(contact)
-            if happened:
-                self.silences.forget(contact)
-            else:
-                self.silent(contact, asked_s)
-        finally:
-            del self._probes[contact.id]
+        happened, _ = await self._protocol.call_ping(contact)
+        if happened:
+            self.silences.back(contact, asyncio.get_running_loop().time())
+        else:
+            self.silent(contact, asked_s)
 
 
 def _is_node(node: object) -> bool:

@@ -1,14 +1,15 @@
 """Contacts that were silent lately, so that lookups need not find it out again and again.
 
-Owns a bounded memory of silences. Whoever is in it is passed by until it is heard from; it asks for a probe at growing
-intervals and never sends one itself.
+Owns a bounded memory of silences. Whoever is in it is passed by until it is heard from; it says who is to
+be probed, at growing intervals, and never sends anything itself.
 """
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
 
-from p2pkv.limits import SILENT_CONTACTS_MAX, SILENT_S, SILENT_S_MAX
+from p2pkv.limits import PROBE_INTERVAL_S, PROBES_AT_ONCE_MAX, SILENT_CONTACTS_MAX, SILENT_S, SILENT_S_MAX
 from p2pkv.swarm.contact import Contact
 
 Key = tuple[bytes, str, int]
@@ -16,6 +17,7 @@ Key = tuple[bytes, str, int]
 
 @dataclass(slots=True)
 class _Silence:
+    contact: Contact
     since_s: float
     probe_at_s: float
     interval_s: float
@@ -26,6 +28,7 @@ class Silences:
 
     def __init__(self) -> None:
         self._by_contact: dict[Key, _Silence] = {}  # the oldest note first
+        self._look_at_s = 0.0
 
     def __len__(self) -> int:
         return len(self._by_contact)
@@ -36,11 +39,17 @@ class Silences:
         interval_s = min(2 * before.interval_s, SILENT_S_MAX) if before else SILENT_S
         while len(self._by_contact) >= SILENT_CONTACTS_MAX:
             del self._by_contact[next(iter(self._by_contact))]
-        self._by_contact[_key(contact)] = _Silence(now_s, now_s + interval_s, interval_s)
+        self._by_contact[_key(contact)] = _Silence(contact, now_s, now_s + interval_s, interval_s)
 
     def forget(self, contact: Contact) -> None:
         """It answered."""
         self._by_contact.pop(_key(contact), None)
+
+    def back(self, contact: Contact, now_s: float) -> None:
+        """A probe was answered. The others may have been behind the same cut, so they are probed soon."""
+        self.forget(contact)
+        for silence in self._by_contact.values():
+            silence.probe_at_s = min(silence.probe_at_s, now_s + SILENT_S)
 
     def is_silent(self, contact: Contact) -> bool:
         """Did it not answer lately, and was it not heard since?"""
@@ -54,13 +63,19 @@ class Silences:
             return False
         return True
 
-    def probe_due(self, contact: Contact, now_s: float) -> bool:
-        """Is it time to ask again? If so, the next time is put off."""
-        silence = self._by_contact.get(_key(contact))
-        if silence is None or now_s < silence.probe_at_s:
-            return False
-        silence.probe_at_s = now_s + silence.interval_s
-        return True
+    def due(self, now_s: float) -> list[Contact]:
+        """Whom it is time to ask again, a few at a time; the next time for each is put off.
+
+        Lookups need not have met them: so the sides of a healed partition find each other after they were forgotten.
+        """
+        if now_s < self._look_at_s:
+            return []
+        self._look_at_s = now_s + PROBE_INTERVAL_S
+        late = [silence for silence in self._by_contact.values() if silence.probe_at_s <= now_s]
+        chosen = heapq.nsmallest(PROBES_AT_ONCE_MAX, late, key=lambda silence: silence.probe_at_s)
+        for silence in chosen:
+            silence.probe_at_s = now_s + silence.interval_s
+        return [silence.contact for silence in chosen]
 
 
 def _key(contact: Contact) -> Key:

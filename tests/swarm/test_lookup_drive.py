@@ -177,6 +177,27 @@ def test_the_silent_are_probed_beside_lookups_and_come_back(rig: Rig) -> None:
     assert numbers(rig.find())[0] == 1
 
 
+def test_who_was_cut_off_from_everybody_asks_again_when_back(rig: Rig) -> None:
+    rig.protocol.known = list(range(1, 9))
+    rig.protocol.dead = set(rig.protocol.contacts)
+    assert rig.find().contacts == []
+    rig.protocol.dead = set()
+    assert numbers(rig.find()) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_after_a_long_cut_one_that_is_back_makes_the_others_be_probed_soon(rig: Rig) -> None:
+    rig.protocol.dead = {1, 2, 3}
+    for _ in range(5):
+        rig.find()
+        rig.run(asyncio.sleep(60))
+    rig.protocol.dead = set()
+    rig.lookups.silences.back(cast(Any, rig.protocol.contacts[2]), rig.loop.time())
+    for _ in range(3):
+        rig.run(asyncio.sleep(SILENT_S))
+        found = rig.find()
+    assert numbers(found) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
 def test_a_quorum_passes_by_the_dead_and_learns_of_them_behind_it(rig: Rig) -> None:
     rig.protocol.dead = {1, 2}
 
