@@ -32,13 +32,13 @@ class ServerPeer:
 
     async def start(self) -> None:
         await self.server.listen_on([self._seat.address])
-        self.server.join(self._seat.bootstrap)
+        self.server.join(self._seat.bootstrap, None)
 
     async def wait_connected(self, timeout_s: float) -> None:
         await self.server.wait_connected(timeout_s)
 
     async def stop(self) -> None:
-        await self.server.stop_all()
+        await self.server.close()
 
 
 class ServerSwarm(Simulation[ServerPeer]):
