@@ -37,9 +37,10 @@ class Router(Protocol):
 class LookupProtocol(Protocol):
     """What is needed of the protocol."""
 
-    router: Router
-    source_node: Node
-
+    @property
+    def router(self) -> Router: ...
+    @property
+    def source_node(self) -> Node: ...
     def contact_for(self, node_id: bytes, address: tuple[str, int]) -> Contact: ...
     def call_find_node(self, node_to_ask: Contact, node_to_find: Node) -> Awaitable[tuple[bool, Any]]: ...
     def call_ping(self, node_to_ask: Contact) -> Awaitable[tuple[bool, Any]]: ...
@@ -162,7 +163,7 @@ class Lookups:
 
     def patience_s(self, contact: Contact) -> float:
         """How long a lookup waits for a contact: by its own round trips, else by those that the swarm usually takes."""
-        rtt = contact.rtt if contact.rtt.srtt_s is not None else self._typical_rtt
+        rtt: RttEstimator = contact.rtt if contact.rtt.srtt_s is not None else self._typical_rtt
         return rtt.patience_s
 
     def contacts_of(self, nodes: Iterable[tuple[bytes, str, int]]) -> list[tuple[bytes, Contact]]:
