@@ -45,15 +45,30 @@ RPC_RTO_MAX_S = 2.0
 RPC_RESENDS_MAX = 6
 RPC_DEADLINE_S = 5.0  # a request ends at the latest then, whatever its resends
 AMPLIFICATION_MAX = 3  # answer bytes per request byte to an address that is not proven
+COOKIE_EPOCH_S = 300.0  # a cookie holds for one to two of these
+COOKIES_CACHED_MAX = 4096  # addresses whose cookie is not computed anew for every answer: some 1.5 MB
 HANDLERS_RUNNING_MAX = 1024  # requests being worked on, all contacts together; beyond it the answer is "busy"
 
 # --- Routing ---
 CONTACT_FAILURES_MAX = 3  # silences in a row before a contact is evicted
 REPLACEMENTS_PER_BUCKET_MAX = 16
 CONTACTS_UNVERIFIED_MAX = 512  # addresses we have heard from and not yet had an answer from
+CONTACTS_REMEMBERED_MAX = 4096  # heard of in lookups, kept for their round-trip times: some 4 MB
+CONTACTS_FORMER_MAX = 64  # evicted ones that are tried again when no other is left, and at every refresh
+GREETINGS_MAX = 64  # verifying pings under way
+GREETING_INTERVAL_S = 5.0  # between two verifying pings to one address: a forged sender brings nobody more
+GREETINGS_REMEMBERED_MAX = 4096
+CHECKS_MAX = 256  # silent contacts being asked again whether they live
+CHECK_INTERVAL_S = 2.0
+BUCKET_HEAD_STALE_S = 60.0  # a full bucket's least recently seen contact is asked whether it lives after this
+NEIGHBOURS_CACHED_MAX = 512  # answers of the routing table, until it changes
 CONTACTS_PER_ADDRESS_MAX = 64  # of one IP address in the whole table, loopback excepted
 REFRESH_S = 900.0
 CONTACTS_SAVED_MAX = 256
+CONTACTS_FILE_BYTES_MAX = 256 * CONTACTS_SAVED_MAX
+BOOTSTRAP_BACKOFF_MIN_S = 0.5  # between two attempts to join, doubled
+BOOTSTRAP_BACKOFF_MAX_S = 30.0
+BOOTSTRAP_ADDRESSES_MAX = 64  # asked in one attempt
 
 # --- Lookup ---
 LOOKUP_CANDIDATES_MAX = 256  # kept by one lookup, nearest first: 4 times K_MAX
@@ -150,3 +165,50 @@ BATCH_RECORDS_MAX = 1000  # records of a batch that are signed before the first 
 EVENTS_QUEUED_MAX = 1000  # of one listener; a slow one loses events, the peer never waits
 FOLDERS_READ_AHEAD_MAX = 8  # of one listing, beside those that are open
 ENTRIES_READ_AHEAD_MAX = 64  # of each of those folders
+
+# --- Bulk transfer ---
+BULK_PACKET_BYTES = 1200  # fits every path: IPv6 minimum MTU 1,280 - IPv6 40 - UDP 8 - 32 to spare for tunnels
+# Sizes that path-MTU discovery tries, in order: Ethernet over IPv4 (1,500 - 28), jumbo frames (9,000 - 28), and for
+# loopback 3 packets to a batch of 65,000 bytes.
+BULK_PACKET_BYTES_LADDER = (1472, 8972, 21_600)
+BULK_MTU_PROBES_MAX = 3  # of one size that were lost, before the search stops there
+BULK_MTU_PROBE_INTERVAL_S = 1.0  # between probes of one size
+BULK_MTU_RAISE_S = 600.0  # after which the search begins again (RFC 8899, section 5.1.1)
+BULK_BATCH_PACKETS_MAX = 50  # of one UDP_SEGMENT send; the kernel takes 64 or 128
+BULK_BATCH_BYTES_MAX = 65_000  # of one UDP_SEGMENT send: 65,535 - IP 40 - UDP 8, and to spare
+BULK_BATCHES_PER_TURN_MAX = 16  # sent before the event loop gets its turn: about 1 MB, 1 ms
+BULK_READS_PER_TURN_MAX = 16  # batches read at one readable event: about 1 MB, 1 ms
+BULK_TOPIC_BYTES_MAX = KIB  # what a push or pull says of itself, beside its data
+BULK_ANSWER_BYTES_MAX = KIB  # the receiver's answer to a push
+BULK_DETAIL_BYTES_MAX = 256  # of an error
+# head 7 + topic + chunk
+BULK_MESSAGE_BYTES_MAX = 7 + BULK_TOPIC_BYTES_MAX + STORED_CHUNK_BYTES_MAX
+BULK_REPLY_BYTES_MAX = STORED_CHUNK_BYTES_MAX
+BULK_SHORT_BYTES = 16 * KIB  # a message up to this size passes by the long ones, at every other turn
+BULK_WINDOW_BYTES = 32 * MIB  # requests and replies that one peer may make us hold: 300 MB/s at 100 ms to be durable
+BULK_WINDOW_INITIAL_BYTES = 4 * BULK_MESSAGE_BYTES_MAX  # what a peer may send before our first word of credit
+BULK_HELD_BYTES_MAX = 160 * MIB  # of all peers together; a request beyond it is answered "busy"
+BULK_STREAM_COST_BYTES = 4 * KIB  # what a stream counts beside its bytes: its bookkeeping
+BULK_STREAMS_SENDING_MAX = 8  # large messages of one connection that are sent by turns; further ones wait
+BULK_STREAMS_QUEUED_MAX = 4096  # streams of one connection, all told
+BULK_CONNECTIONS_MAX = 512  # beyond it the one that idled longest gives way
+BULK_ACK_RANGES_MAX = 128  # of one ack: 28 + 128 * 8 bytes fit BULK_PACKET_BYTES
+BULK_ACK_PACKETS = 10  # an ack at least every so many packets
+BULK_ACK_DELAY_S = 0.002
+BULK_RTT_INITIAL_S = 0.1
+BULK_TIMER_S = 0.001  # what timers of an event loop are exact to
+BULK_PROBE_TIMEOUT_MAX_S = 2.0
+BULK_PROBE_TIMEOUTS_LOST = 3  # probe time-outs in a row after which all in flight counts as lost
+BULK_REORDER_PACKETS = 3  # RFC 9002, section 6.1.1; grows where packets prove to have been late, not lost
+BULK_REORDER_PACKETS_MAX = 256
+BULK_HELLO_RETRY_S = 0.25  # doubled at each further hello
+BULK_DEAD_S = 10.0  # nothing heard for so long while something is under way: the peer is gone
+BULK_IDLE_S = 30.0  # a connection without streams ends
+BULK_COOKIE_EPOCH_S = 60.0  # a cookie is good in its epoch and the next
+BULK_PACKET_NUMBER_MAX = (1 << 32) - (1 << 16)  # then the connection gives way to a new one
+BULK_WINDOW_PACKETS_MIN = 4  # of a congestion window
+BULK_WINDOW_PACKETS_INITIAL = 32
+BULK_FLIGHT_BYTES_MAX = 64 * MIB  # of one connection: 1 Gbit/s at 500 ms
+BULK_PING_S = 1.0  # between pings while something is awaited and nothing is in flight
+BULK_FINISHED_RANGES_MAX = 1024  # of stream numbers that have ended, kept to know their late packets
+BULK_STALL_S = 20.0  # a request that gets no further bytes for so long is given up by its receiver

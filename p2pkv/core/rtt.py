@@ -1,0 +1,40 @@
+"""How long a peer takes to answer: the estimator of RFC 6298, for one peer.
+
+Owns the estimate. Its caller keeps Karn's rule: a round trip whose request was resent is no sample, because nobody
+knows which copy was answered; `back_off` says so instead.
+"""
+
+from __future__ import annotations
+
+from p2pkv.limits import RPC_RTO_INITIAL_S, RPC_RTO_MAX_S, RPC_RTO_MIN_S
+
+_ALPHA = 1 / 8  # weight of a sample in the mean (RFC 6298, section 2.3)
+_BETA = 1 / 4  # and in the deviation
+_DEVIATIONS = 4  # K of section 2
+
+
+class RttEstimator:
+    """Smoothed round-trip time, its deviation, and the retransmission time-out that follows; all in seconds."""
+
+    __slots__ = ("_deviation_s", "patience_s", "rto_s", "srtt_s")
+
+    def __init__(self) -> None:
+        self.srtt_s: float | None = None
+        self._deviation_s = 0.0
+        self.rto_s = RPC_RTO_INITIAL_S  # when to send again
+        self.patience_s = RPC_RTO_INITIAL_S  # when a lookup passes by; `back_off` leaves it alone
+
+    def observe(self, sample_s: float) -> None:
+        """Take a round trip of a request that was sent once."""
+        if self.srtt_s is None:
+            self.srtt_s = sample_s
+            self._deviation_s = sample_s / 2
+        else:
+            self._deviation_s += _BETA * (abs(self.srtt_s - sample_s) - self._deviation_s)
+            self.srtt_s += _ALPHA * (sample_s - self.srtt_s)
+        rto_s = self.srtt_s + _DEVIATIONS * self._deviation_s
+        self.rto_s = self.patience_s = min(max(rto_s, RPC_RTO_MIN_S), RPC_RTO_MAX_S)
+
+    def back_off(self, rto_s: float) -> None:
+        """A request was answered after resends only: keep its last time-out until a sample (section 5.7)."""
+        self.rto_s = min(max(rto_s, self.rto_s), RPC_RTO_MAX_S)

@@ -1,0 +1,259 @@
+"""The calling half of RPC: requests under way, their resends, and what their answers tell of a contact.
+
+Theory of operation. A contact that is not proven yet is asked for proof with every request, and the request is padded
+until the contact has given us a cookie: then it may answer in full. An answer counts only from the address that was
+asked, for a message id that is under way, and from the NodeID that was meant.
+
+Owns the requests under way, bounded per contact and altogether. What an answer or a silence means for the routing
+table is for its `Events` to decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any, Protocol
+
+from p2pkv import wire
+from p2pkv.errors import RemoteError, SilentError
+from p2pkv.limits import (
+    RPC_DEADLINE_S,
+    RPC_OUTSTANDING_MAX,
+    RPC_OUTSTANDING_PER_CONTACT_MAX,
+    RPC_RESENDS_MAX,
+)
+from p2pkv.swarm.calls import Call, CallTimer
+from p2pkv.swarm.contact import NO_ID, Contact
+from p2pkv.swarm.environment import Address, Environment
+from p2pkv.swarm.identity import Identity, is_key_of, verify
+from p2pkv.swarm.udp import Endpoint
+
+IDS_DRAWN = 64  # message ids drawn at once: one system call for all
+
+
+class Events(Protocol):
+    """Who wants to know how contacts do."""
+
+    def on_answered(self, contact: Contact, now_s: float) -> None: ...
+    def on_silent(self, contact: Contact, since_s: float, now_s: float) -> None: ...
+    def on_replaced(self, contact: Contact) -> None: ...
+
+
+class Asker:
+    """Sends requests and matches answers."""
+
+    def __init__(
+        self, env: Environment, identity: Identity, flags: int, counters: Counter[str], events: Events
+    ) -> None:
+        self.outstanding: dict[bytes, Call] = {}
+        self.endpoint: Endpoint | Any = None
+        self._env = env
+        self._node_id = identity.node_id
+        self._flags = flags
+        self._counters = counters
+        self._events = events
+        self._timer = CallTimer(self._on_due)
+        self._ids: list[bytes] = []
+        self._queued = 0
+        self._closed = False
+
+    # --- asking ---
+
+    async def ask(
+        self,
+        contact: Contact,
+        body: bytes,
+        decode: wire.Decode,
+        *,
+        deadline_s: float | None = None,
+        resends_max: int = RPC_RESENDS_MAX,
+        padded: bool = True,
+    ) -> Any:
+        """Send a request and wait for its answer. Raises RemoteError, SilentError.
+
+        An answer that says only that our address is not proven brings the cookie for it, so one more try is made.
+        """
+        for attempt in (0, 1):
+            try:
+                return await self._ask(contact, body, decode, deadline_s or RPC_DEADLINE_S, resends_max, padded)
+            except RemoteError as error:
+                if error.code != "cookie" or attempt or not contact.cookie:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _ask(
+        self, contact: Contact, body: bytes, decode: wire.Decode, deadline_s: float, resends_max: int, padded: bool
+    ) -> Any:
+        if contact.outstanding >= RPC_OUTSTANDING_PER_CONTACT_MAX or contact.waiting:
+            await self._wait_turn(contact)
+        if self._closed or len(self.outstanding) >= RPC_OUTSTANDING_MAX:
+            self._pass_turn(contact)
+            raise SilentError("closed") if self._closed else RemoteError("busy", "too many requests under way here")
+        loop = asyncio.get_running_loop()
+        call = self._send(contact, body, decode, loop, deadline_s, resends_max, padded)
+        contact.outstanding += 1
+        try:
+            return await call.future
+        finally:
+            contact.outstanding -= 1
+            self.outstanding.pop(call.message_id, None)
+            if contact.waiting:
+                self._pass_turn(contact)
+
+    def _send(
+        self,
+        contact: Contact,
+        body: bytes,
+        decode: wire.Decode,
+        loop: asyncio.AbstractEventLoop,
+        deadline_s: float,
+        resends_max: int,
+        padded: bool,
+    ) -> Call:
+        message_id = self._ids.pop() if self._ids else self._draw_id()
+        trailer = contact.trailer or self._trailer(contact, len(body), padded)
+        datagram = wire.request_frame(message_id, body, trailer)
+        now_s = loop.time()
+        future = loop.create_future()
+        call = Call(message_id, contact, datagram, decode, future, now_s, deadline_s, resends_max)
+        call.proving = not contact.verified and contact.kind != "stock"
+        self.outstanding[message_id] = call
+        self._counters["requests_sent"] += 1
+        self.endpoint.sendto(datagram, contact.address)
+        self._timer.add(call, call.next_moment_s(now_s, self._env.random), loop)
+        return call
+
+    def _draw_id(self) -> bytes:
+        size = wire.MESSAGE_ID_BYTES
+        drawn = self._env.random_bytes(IDS_DRAWN * size)
+        self._ids = [drawn[offset : offset + size] for offset in range(0, len(drawn), size)]
+        return self._ids.pop()
+
+    def _trailer(self, contact: Contact, body_bytes: int, padded: bool) -> bytes:
+        """The extension for a contact; kept at the contact once it stays the same."""
+        prove = not contact.verified and contact.kind != "stock"
+        flags = self._flags | (wire.PROVE if prove else 0)
+        extension = wire.Extension(wire.VERSION, self._node_id, flags, cookie_yours=contact.cookie)
+        if padded and not contact.cookie and contact.kind != "stock":
+            return wire.padded_trailer(extension, wire.HEAD_BYTES + body_bytes)
+        trailer = wire.trailer(extension)
+        if not prove:
+            contact.trailer = trailer
+        return trailer
+
+    async def _wait_turn(self, contact: Contact) -> None:
+        """First come, first served, when a contact has as many requests as it may."""
+        if self._queued >= RPC_OUTSTANDING_MAX:
+            raise RemoteError("busy", "too many requests wait here")
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        contact.waiting.append(turn)
+        self._queued += 1
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._pass_turn(contact)
+            raise
+        finally:
+            self._queued -= 1
+
+    @staticmethod
+    def _pass_turn(contact: Contact) -> None:
+        while contact.waiting:
+            turn = contact.waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+    # --- answers ---
+
+    def on_answer(self, frame: wire.Frame, address: Address) -> None:
+        """A reply or a typed error came."""
+        call = self.outstanding.get(frame.message_id)
+        if call is None or call.future.done():
+            self._counters["replies_unasked"] += 1  # late, repeated or invented
+            return
+        if call.contact.address != address:
+            self._counters["replies_from_others"] += 1
+            return
+        try:
+            result = self._judge(call, frame)
+        except RemoteError as error:
+            call.future.set_exception(error)
+        else:
+            call.future.set_result(result)
+
+    def _judge(self, call: Call, frame: wire.Frame) -> Any:
+        """The decoded answer; raises what it says or what is wrong with it."""
+        contact, extension = call.contact, frame.extension
+        now_s = asyncio.get_running_loop().time()
+        if extension is not None:
+            self._learn(call, extension)
+        elif contact.kind == "p2pkv":
+            raise self._replaced(contact)
+        else:
+            contact.kind = "stock"
+        if call.resends:
+            contact.rtt.back_off(call.rto_s / 2)
+        else:
+            contact.rtt.observe(now_s - call.sent_s)
+        contact.failures = 0
+        contact.last_seen_s = now_s
+        self._events.on_answered(contact, now_s)
+        if frame.kind == wire.ERROR:
+            raise wire.parse_fault(frame.body)
+        return wire.decoded(call.decode, frame.body, "misbehaved")
+
+    def _replaced(self, contact: Contact) -> SilentError:
+        self._events.on_replaced(contact)
+        return SilentError("another peer answers at its address")
+
+    def _learn(self, call: Call, extension: wire.Extension) -> None:
+        """Take cookie and proof. Raises SilentError where another peer answers than the one that was meant."""
+        contact = call.contact
+        if contact.id == NO_ID:
+            contact.identify(extension.node_id)
+        elif contact.id != extension.node_id:
+            raise self._replaced(contact)
+        if call.proving and not contact.verified:
+            self._check_proof(call, extension)
+        contact.kind = "p2pkv"
+        contact.ephemeral = bool(extension.flags & wire.EPHEMERAL)
+        if extension.cookie_for_you and extension.cookie_for_you != contact.cookie:
+            contact.cookie = extension.cookie_for_you
+            contact.trailer = b""
+
+    def _check_proof(self, call: Call, extension: wire.Extension) -> None:
+        contact = call.contact
+        text = wire.proof_text(call.message_id, contact.id, self._node_id)
+        proven = is_key_of(extension.public_key, contact.id) and verify(extension.public_key, text, extension.proof)
+        if not proven:
+            self._counters["proofs_wrong"] += 1
+            raise RemoteError("misbehaved", "its NodeID is not proven")
+        contact.public_key = extension.public_key
+        contact.verified = True
+        contact.trailer = b""
+
+    # --- time ---
+
+    def _on_due(self, call: Call, now_s: float) -> None:
+        """No answer yet: send again, or give up."""
+        if now_s < call.deadline_s and call.resends_left > 0:
+            call.resends_left -= 1
+            call.resends += 1
+            self._counters["requests_resent"] += 1
+            self.endpoint.sendto(call.datagram, call.contact.address)
+            moment_s = call.next_moment_s(now_s, self._env.random)
+            self._timer.add(call, moment_s, asyncio.get_running_loop())
+            return
+        self._counters["silences"] += 1
+        call.future.set_exception(SilentError(f"no answer within {now_s - call.sent_s:.1f} s"))
+        self._events.on_silent(call.contact, call.sent_s, now_s)
+
+    def close(self) -> None:
+        """No answer is waited for any more."""
+        self._closed = True
+        self._timer.close()
+        for call in self.outstanding.values():
+            if not call.future.done():
+                call.future.set_exception(SilentError("closed"))

@@ -1,0 +1,113 @@
+"""Calls that wait for their answer, and the one timer that sends them again.
+
+Theory of operation. A call is sent at once, then again after the contact's retransmission time-out, doubled each time
+and jittered, always with the same message id, until it is answered, its resends are used up and the last of them has
+had its time, or its deadline comes. All calls share a heap ordered by their next moment and one timer of the loop;
+answered calls stay in the heap until they reach its top, which costs less than removing them.
+
+Owns moments and the heap. Never sends: it says which calls are due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from heapq import heappop, heappush
+from random import Random
+
+from p2pkv.limits import RPC_RTO_MAX_S
+from p2pkv.swarm.contact import Contact
+from p2pkv.wire import Decode
+
+JITTER = 0.1  # resends vary by this part, so that calls lost together do not come together again
+
+
+class Call:
+    """One request on its way."""
+
+    __slots__ = (
+        "contact",
+        "datagram",
+        "deadline_s",
+        "decode",
+        "future",
+        "message_id",
+        "proving",
+        "resends",
+        "resends_left",
+        "rto_s",
+        "sent_s",
+    )
+
+    def __init__(
+        self,
+        message_id: bytes,
+        contact: Contact,
+        datagram: bytes,
+        decode: Decode,
+        future: asyncio.Future[object],
+        now_s: float,
+        deadline_s: float,
+        resends_max: int,
+    ) -> None:
+        self.message_id = message_id
+        self.contact = contact
+        self.datagram = datagram
+        self.decode = decode
+        self.future = future
+        self.proving = False
+        self.sent_s = now_s
+        self.deadline_s = now_s + deadline_s
+        self.resends = 0
+        self.resends_left = resends_max
+        self.rto_s = contact.rtt.rto_s
+
+    def next_moment_s(self, now_s: float, random: Random) -> float:
+        """When to look at this call again, having just sent it. Doubles the time-out of the time after."""
+        wait_s = self.rto_s * (1 + JITTER * random.random()) if self.resends else self.rto_s
+        self.rto_s = min(2 * self.rto_s, RPC_RTO_MAX_S)
+        return min(now_s + wait_s, self.deadline_s)
+
+
+class CallTimer:
+    """Calls by their next moment."""
+
+    def __init__(self, on_due: Callable[[Call, float], None]) -> None:
+        self._on_due = on_due
+        self._heap: list[tuple[float, int, Call]] = []
+        self._count = 0  # breaks ties, so that calls are never compared
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = 0.0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, call: Call, moment_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._count += 1
+        heappush(self._heap, (moment_s, self._count, call))
+        if self._timer is None or moment_s < self._timer_s:
+            self._arm(moment_s, loop)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._heap.clear()
+
+    def _arm(self, moment_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_s = moment_s
+        self._timer = loop.call_at(moment_s, self._fire, loop)
+
+    def _fire(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        # The loop may fire up to its clock's resolution early.
+        now_s = max(loop.time(), self._timer_s)
+        heap = self._heap
+        while heap and (heap[0][2].future.done() or heap[0][0] <= now_s):
+            call = heappop(heap)[2]
+            if not call.future.done():
+                self._on_due(call, now_s)
+        if heap and self._timer is None:
+            self._arm(heap[0][0], loop)
