@@ -15,6 +15,7 @@ from collections import Counter
 from typing import Any, Protocol
 
 from p2pkv import wire
+from p2pkv.core.rtt import RttEstimator
 from p2pkv.errors import RemoteError, SilentError
 from p2pkv.limits import (
     RPC_DEADLINE_S,
@@ -53,6 +54,7 @@ class Asker:
         self._counters = counters
         self._events = events
         self._timer = CallTimer(self._on_due)
+        self._typical_rtt = RttEstimator()  # of all contacts
         self._ids: list[bytes] = []
         self._queued = 0
         self._closed = False
@@ -115,7 +117,10 @@ class Asker:
         datagram = wire.request_frame(message_id, body, trailer)
         now_s = loop.time()
         future = loop.create_future()
-        call = Call(message_id, contact, datagram, decode, future, now_s, deadline_s, resends_max)
+        rtt = contact.rtt
+        # A stranger is taken to be twice as far as the others, until it has answered once.
+        rto_s = rtt.rto_s if rtt.srtt_s is not None else min(rtt.rto_s, 2 * self._typical_rtt.rto_s)
+        call = Call(message_id, contact, datagram, decode, future, now_s, deadline_s, resends_max, rto_s)
         call.proving = not contact.verified and contact.kind != "stock"
         self.outstanding[message_id] = call
         self._counters["requests_sent"] += 1
@@ -197,6 +202,7 @@ class Asker:
             contact.rtt.back_off(call.rto_s / 2)
         else:
             contact.rtt.observe(now_s - call.sent_s)
+            self._typical_rtt.observe(now_s - call.sent_s)
         contact.failures = 0
         contact.last_seen_s = now_s
         self._events.on_answered(contact, now_s)

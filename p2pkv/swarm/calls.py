@@ -15,7 +15,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from random import Random
 
-from p2pkv.limits import RPC_RTO_MAX_S
+from p2pkv.limits import RPC_BACKOFF_S_MAX
 from p2pkv.swarm.contact import Contact
 from p2pkv.wire import Decode
 
@@ -36,6 +36,7 @@ class Call:
         "resends",
         "resends_left",
         "rto_s",
+        "rto_s_max",
         "sent_s",
     )
 
@@ -49,6 +50,7 @@ class Call:
         now_s: float,
         deadline_s: float,
         resends_max: int,
+        rto_s: float,
     ) -> None:
         self.message_id = message_id
         self.contact = contact
@@ -60,12 +62,13 @@ class Call:
         self.deadline_s = now_s + deadline_s
         self.resends = 0
         self.resends_left = resends_max
-        self.rto_s = contact.rtt.rto_s
+        self.rto_s = rto_s
+        self.rto_s_max = max(rto_s, RPC_BACKOFF_S_MAX)
 
     def next_moment_s(self, now_s: float, random: Random) -> float:
         """When to look at this call again, having just sent it. Doubles the time-out of the time after."""
         wait_s = self.rto_s * (1 + JITTER * random.random()) if self.resends else self.rto_s
-        self.rto_s = min(2 * self.rto_s, RPC_RTO_MAX_S)
+        self.rto_s = min(2 * self.rto_s, self.rto_s_max)
         return min(now_s + wait_s, self.deadline_s)
 
 

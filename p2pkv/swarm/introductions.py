@@ -24,6 +24,8 @@ from p2pkv.limits import (
     GREETINGS_MAX,
     GREETINGS_REMEMBERED_MAX,
     RPC_RESENDS_MAX,
+    SILENT_S,
+    SILENT_S_MAX,
 )
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.environment import Address, Environment
@@ -91,6 +93,8 @@ class Introductions:
     def greet(self, contact: Contact, now_s: float, *, proven: bool) -> None:
         """Ask a sender whether it is there, unless it was asked just now. `proven`: its address is not forged."""
         if contact in self._greeting or len(self._greeting) >= GREETINGS_MAX:
+            return
+        if contact.failures and now_s < contact.failed_s + min(SILENT_S * 2 ** min(contact.failures, 8), SILENT_S_MAX):
             return
         if now_s - self._greeted.get(contact.address, -GREETING_INTERVAL_S) < GREETING_INTERVAL_S:
             return

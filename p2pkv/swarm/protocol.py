@@ -110,6 +110,14 @@ class PeerProtocol(RpcProtocol, KademliaProtocol):  # type: ignore[misc]
             contact = self._introductions.strangers.get_or_make(node_id, address, now_s)
             self._introductions.greet(contact, now_s, proven=proven)
 
+    def _consider(self, named: list[wire.NodeTuple]) -> None:
+        """Nodes that a peer named: greet those for whom the table has room, so that small swarms are known whole."""
+        now_s = self._now_s()
+        for node in named:
+            if node.node_id != self.source_node.id and self.router.has_room(node.node_id):
+                contact = self.contact_for(node.node_id, (node.host, node.port))
+                self._introductions.greet(contact, now_s, proven=False)
+
     def on_answered(self, contact: Contact, now_s: float) -> None:
         """It answered us. Admit it if it is proven and new."""
         if self.router.get(contact.id) is contact:
@@ -205,7 +213,11 @@ class PeerProtocol(RpcProtocol, KademliaProtocol):  # type: ignore[misc]
         """(True, the nodes that it knows nearest), or (False, None) for silence. Raises RemoteError for a fault."""
         body = wire.request_body("find_node", (self.source_node.id, node_to_find.id))
         happened, found = await self._ask(node_to_ask, body, _NODES)
-        return happened, nodes.checked(found) if happened else None
+        if not happened:
+            return False, None
+        usable = nodes.checked(found)
+        self._consider(usable)
+        return True, usable
 
     async def call_find_value(self, node_to_ask: Node, node_to_find: Node) -> tuple[bool, Any]:
         """(True, {"value": value}) or (True, nodes), as the library has it."""

@@ -117,6 +117,16 @@ class PeerTable(RoutingTable):  # type: ignore[misc]
                 return False
             self.split_bucket(index)
 
+    def has_room(self, node_id: bytes) -> bool:
+        """Would a contact of this id be kept, and is it not there yet?"""
+        if node_id in self._by_id:
+            return False
+        long_id = int.from_bytes(node_id, "big")
+        for bucket in self.buckets:
+            if long_id < bucket.range[1]:
+                return len(bucket) < bucket.ksize or bucket.has_in_range(self.node)
+        return False
+
     def remove_contact(self, node: Node) -> None:
         bucket = self.bucket_of(node)
         if node.id not in bucket.nodes:
