@@ -21,6 +21,8 @@ from p2pkv.wire import Decode
 
 JITTER = 0.1  # resends vary by this part, so that calls lost together do not come together again
 
+LAG_S = 0.01  # a timer this late tells that the loop was busy or the machine asleep
+
 
 class Call:
     """One request on its way."""
@@ -81,6 +83,7 @@ class CallTimer:
         self._count = 0  # breaks ties, so that calls are never compared
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = 0.0
+        self._let_read = False
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -107,6 +110,12 @@ class CallTimer:
         self._timer = None
         # The loop may fire up to its clock's resolution early.
         now_s = max(loop.time(), self._timer_s)
+        if now_s - self._timer_s > LAG_S and not self._let_read:
+            # This process stood still; the answers may lie in the socket. Let the loop read them first.
+            self._let_read = True
+            self._arm(now_s + LAG_S / 10, loop)
+            return
+        self._let_read = False
         heap = self._heap
         while heap and (heap[0][2].future.done() or heap[0][0] <= now_s):
             call = heappop(heap)[2]

@@ -14,10 +14,11 @@ import asyncio
 from collections import OrderedDict
 from typing import Protocol
 
-from p2pkv.errors import RemoteError
+from p2pkv.errors import RemoteError, SilentError
 from p2pkv.limits import (
     CHECK_INTERVAL_S,
     CHECKS_MAX,
+    CONTACT_FAILURES_MAX,
     CONTACTS_REMEMBERED_MAX,
     CONTACTS_UNVERIFIED_MAX,
     GREETING_INTERVAL_S,
@@ -122,9 +123,19 @@ class Introductions:
 
     async def _check(self, contact: Contact) -> None:
         try:
-            await asyncio.sleep(CHECK_INTERVAL_S * (0.5 + self._protocol.env.random.random()))
-            await self._protocol.ping_contact(contact)
-        except RemoteError:
-            pass  # the silence was counted where it was noticed
+            while True:
+                await asyncio.sleep(CHECK_INTERVAL_S * (0.5 + self._protocol.env.random.random()))
+                if await self._is_clear(contact):
+                    return
         finally:
             self._checking.discard(contact)
+
+    async def _is_clear(self, contact: Contact) -> bool:
+        """Has it answered, or been silent often enough? Silences are counted where they are noticed."""
+        try:
+            await self._protocol.ping_contact(contact)
+        except SilentError:
+            return not 0 < contact.failures < CONTACT_FAILURES_MAX
+        except RemoteError:
+            return True
+        return True
