@@ -163,6 +163,7 @@ HTTP_STOP_S = 2.0  # what open connections get to end when the peer stops
 
 # --- Peer ---
 BATCH_RECORDS_MAX = 1000  # records of a batch that are signed before the first is sent
+WATCH_S = 0.5  # between two looks of a watch
 EVENTS_QUEUED_MAX = 1000  # of one listener; a slow one loses events, the peer never waits
 FOLDERS_READ_AHEAD_MAX = 8  # of one listing, beside those that are open
 ENTRIES_READ_AHEAD_MAX = 64  # of each of those folders
@@ -210,6 +211,9 @@ BULK_PACKET_NUMBER_MAX = (1 << 32) - (1 << 16)  # then the connection gives way 
 BULK_WINDOW_PACKETS_MIN = 4  # of a congestion window
 BULK_WINDOW_PACKETS_INITIAL = 32
 BULK_FLIGHT_BYTES_MAX = 64 * MIB  # of one connection: 1 Gbit/s at 500 ms
+BULK_HELLO_RETRY_MAX_S = 2.0
+BULK_BUSY_RETRY_S = 0.05  # doubled, drawn at random, until the deadline
+BULK_BUSY_RETRY_MAX_S = 2.0
 BULK_PING_S = 1.0  # between pings while something is awaited and nothing is in flight
 BULK_FINISHED_RANGES_MAX = 1024  # of stream numbers that have ended, kept to know their late packets
 BULK_STALL_S = 20.0  # a request that gets no further bytes for so long is given up by its receiver

@@ -28,7 +28,7 @@ NOT_MINE: Final = 4  # k nearer peers are known here; they are in `nodes`
 FAILED: Final = 5  # the disk did not do it; `detail` says why
 
 
-class StoreRecords(Message):
+class StoreRecords(Message, frozen=True):
     """Merge versions into a key's page. `force`: store them even where nearer peers are known."""
 
     key: bytes
@@ -37,18 +37,18 @@ class StoreRecords(Message):
     force: bool = False
 
 
-class StoreResult(Message):
+class StoreResult(Message, frozen=True):
     code: int
     detail: str = ""
     current: Version | None = None
 
 
-class StoreRecordsReply(Message):
+class StoreRecordsReply(Message, frozen=True):
     results: list[StoreResult]
     nodes: list[NodeTuple] = []
 
 
-class FindRecords(Message):
+class FindRecords(Message, frozen=True):
     """Ask for a run of a page: versions behind `after` up to and with `until`, tombstones and expired ones too."""
 
     place: bytes
@@ -62,7 +62,7 @@ class FindRecords(Message):
     view: bytes = b""
 
 
-class FindRecordsReply(Message):
+class FindRecordsReply(Message, frozen=True):
     versions: list[Version]
     more: bool  # the run was cut behind its last version
     digest: bytes  # of the run
@@ -71,7 +71,7 @@ class FindRecordsReply(Message):
     nodes: list[NodeTuple] = []
 
 
-class FindNames(Message):
+class FindNames(Message, frozen=True):
     """Ask for everything held under some names of a page, tombstones and expired versions too."""
 
     place: bytes
@@ -79,7 +79,7 @@ class FindNames(Message):
     view: bytes = b""
 
 
-class FindNamesReply(Message):
+class FindNamesReply(Message, frozen=True):
     versions: list[Version]
     answered: int  # of the names, from the first: those whose versions fit the answer
     nodes: list[NodeTuple] = []
@@ -88,7 +88,7 @@ class FindNamesReply(Message):
 # --- consensus on one record (write-once and compare-and-set) ---
 
 
-class Prepare(Message):
+class Prepare(Message, frozen=True):
     """CASPaxos phase 1: promise to take nothing below this ballot, and say what was accepted and what stands."""
 
     key: bytes
@@ -96,7 +96,7 @@ class Prepare(Message):
     ballot: tuple[int, bytes]
 
 
-class Promise(Message):
+class Promise(Message, frozen=True):
     granted: bool
     ballot: tuple[int, bytes]  # the highest seen
     accepted_ballot: tuple[int, bytes]  # (0, "") where nothing was accepted yet
@@ -104,7 +104,7 @@ class Promise(Message):
     standing: list[Version]  # what the page holds under the name, by whatever way it came
 
 
-class Propose(Message):
+class Propose(Message, frozen=True):
     """CASPaxos phase 2: accept this version at this ballot, durably."""
 
     key: bytes
@@ -112,7 +112,7 @@ class Propose(Message):
     version: Version
 
 
-class Accepted(Message):
+class Accepted(Message, frozen=True):
     granted: bool
     ballot: tuple[int, bytes]
 
@@ -120,18 +120,41 @@ class Accepted(Message):
 # --- chunks ---
 
 
-class HasChunks(Message):
+class HasChunks(Message, frozen=True):
     chunk_ids: list[bytes]
 
 
-class HasChunksReply(Message):
+class HasChunksReply(Message, frozen=True):
     held: list[bool]
 
 
-class ChunkHeader(Message):
+class ChunkHeader(Message, frozen=True):
     """In front of a chunk that travels by bulk transfer, in both directions."""
 
     chunk_id: bytes
+
+
+class PutPiece(Message, frozen=True):
+    """A part of a chunk that travels by RPC. The receiver puts parts together by sender and chunk."""
+
+    chunk_id: bytes
+    size_bytes: int  # of the whole chunk
+    offset: int
+    data: bytes
+
+
+class PutPieceReply(Message, frozen=True):
+    stored: bool  # the chunk is whole and durable; else parts are missing
+
+
+class GetPiece(Message, frozen=True):
+    chunk_id: bytes
+    offset: int
+
+
+class GetPieceReply(Message, frozen=True):
+    size_bytes: int  # of the whole chunk
+    data: bytes
 
 
 STORE_RECORDS: Final = Method("p2pkv_store_records", StoreRecords, StoreRecordsReply, needs_cookie=True)
@@ -140,3 +163,5 @@ FIND_NAMES: Final = Method("p2pkv_find_names", FindNames, FindNamesReply, needs_
 PREPARE: Final = Method("p2pkv_prepare", Prepare, Promise, needs_cookie=True)
 PROPOSE: Final = Method("p2pkv_propose", Propose, Accepted, needs_cookie=True)
 HAS_CHUNKS: Final = Method("p2pkv_has_chunks", HasChunks, HasChunksReply, needs_cookie=True)
+PUT_PIECE: Final = Method("p2pkv_put_piece", PutPiece, PutPieceReply, needs_cookie=True)
+GET_PIECE: Final = Method("p2pkv_get_piece", GetPiece, GetPieceReply, needs_cookie=True)

@@ -6,6 +6,7 @@ live) and what the layers below take (drafts, versions). Every rule lives below:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -21,7 +22,7 @@ from p2pkv.files.service import Files
 from p2pkv.files.values import load_value
 from p2pkv.home import Home
 from p2pkv.ids import place_of_key
-from p2pkv.limits import ALPHA_DEFAULT, BATCH_RECORDS_MAX, K_DEFAULT
+from p2pkv.limits import ALPHA_DEFAULT, BATCH_RECORDS_MAX, K_DEFAULT, WATCH_S
 from p2pkv.outcomes import (
     Acks,
     ContactInfo,
@@ -35,7 +36,7 @@ from p2pkv.outcomes import (
     Status,
     TransferOutcome,
 )
-from p2pkv.peer_events import Events
+from p2pkv.peer_events import Event, Events
 from p2pkv.storage.disk import DiskStore
 from p2pkv.storage.interface import Store
 from p2pkv.storage.memory import MemoryStore
@@ -83,7 +84,7 @@ class Peer:
         needs a home.
         """
         self.env = env or Environment()
-        self.events = Events()
+        self._events = Events()
         self.http_url = ""
         self._listen = [parse_address(text) for text in listen]
         self._bootstrap = [parse_address(text) for text in bootstrap]
@@ -120,12 +121,10 @@ class Peer:
         store = self._make_store()
         await store.open()
         self._exits.push_async_callback(store.close)
-        self.node = SwarmNode(
-            store, identity, self.env, k=self._k, alpha=self._alpha, stores=not self._ephemeral, events=self.events.emit
-        )
+        self.node = SwarmNode(store, identity, self.env, k=self._k, alpha=self._alpha, stores=not self._ephemeral)
         self._exits.push_async_callback(self.node.stop)
         contacts = self._home.contacts if self._home and not self._ephemeral else None
-        await self.node.start(self._listen, self._bootstrap, advertise=self._advertise, contacts=contacts)
+        await self.node.start(self._listen, self._bootstrap, contacts=contacts)
         self.files = Files(
             self.node.records,
             self.node.chunks,
@@ -386,6 +385,24 @@ class Peer:
         """Run a lookup of a key's place and tell it hop by hop."""
         found = await self.node.lookups.find_nodes(place_of_key(checked_key(key)))
         return found.trace
+
+    async def watch(self, key: Key, *, after: str | None = None) -> AsyncIterator[Record]:
+        """Records of a key from now on (or behind a cursor), as they arrive, until the caller leaves.
+
+        Asks again every WATCH_S; a replica's change is seen at the latest then.
+        """
+        if after is None:
+            async for record in self.get(key, limit=1, reverse=True):
+                after = record.cursor
+        while True:
+            async for record in self.get(key, after=after):
+                after = record.cursor
+                yield record
+            await asyncio.sleep(WATCH_S)
+
+    def events(self) -> AsyncIterator[Event]:
+        """What happens in this peer from now on: contacts, puts, transfers."""
+        return self._events.listen()
 
     async def verify(self) -> dict[str, object]:
         """Check everything stored here against its hashes; what is damaged is dropped and told."""

@@ -106,7 +106,7 @@ def reached(outcome: PutOutcome, what: str) -> PutOutcome:
 def as_transfer(outcome: FolderOutcome, done: str) -> TransferOutcome:
     """A folder's outcome as one of a transfer. Raises P2pkvError where a file of it failed."""
     if outcome.failed:
-        told = "; ".join(f"{failure.name}: {failure.message}" for failure in outcome.failures[:3])
+        told = "; ".join(f"{failure.name}: {failure.reason}" for failure in outcome.failures[:3])
         more = f"; and {outcome.failed - 3} more" if outcome.failed > 3 else ""
         total = outcome.failed + outcome.files + outcome.links + outcome.folders
         raise P2pkvError(

@@ -24,6 +24,7 @@ LAYERS = [
     {"gateway"},
     {"client"},
     {"simulation"},
+    {"real_swarm"},
     {"testing"},
     {"commands"},
     {"__init__", "__main__"},

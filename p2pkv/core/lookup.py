@@ -56,6 +56,13 @@ class Lookup(Generic[C]):
         for node_id, contact in contacts:
             self._add(node_id, contact, 0)
 
+    def add_silent(self, contacts: Iterable[tuple[bytes, C]]) -> None:
+        """Contacts that are known to be silent: not asked, but counted among the replicas."""
+        for node_id, contact in contacts:
+            candidate = self._add(node_id, contact, 0)
+            if candidate:
+                candidate.state = State.FAILED
+
     def next_questions(self, now_s: float, patience_s: Callable[[C], float]) -> list[Candidate[C]]:
         """Whom to ask now, nearest first. They count as asked."""
         chosen = self._choose()
@@ -137,8 +144,11 @@ class Lookup(Generic[C]):
 
     @property
     def replicas(self) -> int:
-        """How many candidates count as the nearest, answered or not: at most k."""
-        return len(self._known.window(self._k))
+        """How many should hold what belongs at the target: at most k, those among them that fail counted too.
+
+        So a writer among the dead does not take the few that are left for the majority.
+        """
+        return min(self._k, len(self._known))
 
     @property
     def asked(self) -> list[Candidate[C]]:
@@ -162,7 +172,7 @@ class Lookup(Generic[C]):
         """How many of `count` nearest must answer."""
         if self._need is None:
             return count
-        return min(count, self._need if isinstance(self._need, int) else self._need(count))
+        return min(count, self._need if isinstance(self._need, int) else self._need(self.replicas))
 
     def _to_ask(self, candidate: Candidate[C]) -> bool:
         return candidate.state is State.UNASKED and len(self._asked) < LOOKUP_ASKED_MAX

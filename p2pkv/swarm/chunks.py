@@ -12,35 +12,33 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-
-import msgspec
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from p2pkv import messages
 from p2pkv.core.drafts import ChunkPut
 from p2pkv.core.replication import needed
 from p2pkv.errors import IncompleteError, NotFoundError, RemoteError, UnreachableError
 from p2pkv.ids import CHUNK_ID_BYTES, ChunkID, chunk_id_of, place_of_chunk
-from p2pkv.limits import CHUNK_DEADLINE_S, CHUNKS_ASKED_MAX, STORED_CHUNK_BYTES_MAX
+from p2pkv.limits import CHUNKS_ASKED_MAX
 from p2pkv.outcomes import Acks, ReplicaFailure, ReplicaInfo
 from p2pkv.storage.interface import QuotaExceededError, Store, StoreFailedError
-from p2pkv.swarm.bulk import Accept, BulkService, Reject
 from p2pkv.swarm.contact import Contact
-from p2pkv.swarm.environment import Address
 from p2pkv.swarm.lookup import Lookups
 from p2pkv.swarm.neighbourhood import Neighbourhood
 from p2pkv.swarm.protocol import PeerProtocol, Sender
 
-_header_encoder = msgspec.msgpack.Encoder()
-_header_decoder = msgspec.msgpack.Decoder(messages.ChunkHeader)
-
-_STORED = b"stored"
+ChunkHash = Callable[[bytes], ChunkID]
+Offload = Callable[[ChunkHash, bytes], Awaitable[ChunkID]]
+"""Runs a function beside the event loop, or at once in a simulation."""
 
 
 class ChunkKeeper:
     """This peer's share of the swarm's chunks: what it answers to others."""
 
-    def __init__(self, store: Store, *, stores: bool) -> None:
+    def __init__(self, store: Store, *, stores: bool, offload: Offload) -> None:
         self.store = store
+        self.offload = offload
         self._stores = stores
 
     async def on_has(self, sender: Sender, request: messages.HasChunks) -> messages.HasChunksReply:
@@ -48,22 +46,13 @@ class ChunkKeeper:
             raise RemoteError("malformed", "too many chunk ids, or of a wrong length")
         return messages.HasChunksReply(await self.store.has_chunks([ChunkID(i) for i in request.chunk_ids]))
 
-    def on_offer(self, address: Address, header: bytes, size_bytes: int) -> Accept | Reject:
-        """Decide about a chunk before its bytes travel."""
-        chunk_id = _chunk_id(header)
+    async def receive(self, chunk_id: ChunkID, data: bytes) -> None:
+        """Check and keep a chunk that came from another peer; durable when it returns. Raises RemoteError."""
         if not self._stores:
-            return Reject("refused", "this peer stores nothing")
-        if size_bytes > STORED_CHUNK_BYTES_MAX or not chunk_id:
-            return Reject("malformed", "not a chunk")
-        return Accept()
-
-    async def on_received(self, address: Address, header: bytes, data: bytes) -> bytes:
-        """Keep a chunk durably, then say so."""
-        chunk_id = _chunk_id(header)
-        if await asyncio.to_thread(chunk_id_of, data) != chunk_id:
+            raise RemoteError("refused", "this peer stores nothing")
+        if await self.offload(chunk_id_of, data) != chunk_id:
             raise RemoteError("damaged", "the bytes do not match the hash")
         await self.keep(chunk_id, data)
-        return _STORED
 
     async def keep(self, chunk_id: ChunkID, data: bytes) -> None:
         """Raises RemoteError where the store cannot take it."""
@@ -74,11 +63,24 @@ class ChunkKeeper:
         except StoreFailedError as error:
             raise RemoteError("failed", str(error)) from error
 
-    async def on_request(self, address: Address, header: bytes) -> bytes:
-        data = await self.store.get_chunk(_chunk_id(header))
+    async def fetch(self, chunk_id: ChunkID) -> bytes:
+        """A chunk for another peer. Raises RemoteError."""
+        data = await self.store.get_chunk(chunk_id)
         if data is None:
             raise RemoteError("refused", "no such chunk here")
         return data
+
+
+class ChunkTransport(Protocol):
+    """How the bytes of a chunk get from peer to peer. Every method raises RemoteError where the other peer fails."""
+
+    async def push(self, contact: Contact, chunk_id: ChunkID, stored: bytes) -> None:
+        """Bring a chunk to a contact; it is durable there when this returns."""
+        ...
+
+    async def pull(self, contact: Contact, chunk_id: ChunkID) -> bytes:
+        """A chunk from a contact, not checked yet."""
+        ...
 
 
 class ChunkSwarm:
@@ -87,13 +89,13 @@ class ChunkSwarm:
     def __init__(
         self,
         protocol: PeerProtocol,
-        bulk: BulkService,
+        transport: ChunkTransport,
         lookups: Lookups,
         keeper: ChunkKeeper,
         neighbourhood: Neighbourhood,
     ) -> None:
         self._protocol = protocol
-        self._bulk = bulk
+        self._transport = transport
         self._lookups = lookups
         self._keeper = keeper
         self._neighbourhood = neighbourhood
@@ -114,7 +116,9 @@ class ChunkSwarm:
         holding = await self._holding(chunk_id, contacts)
         failures: list[ReplicaFailure] = []
         jobs = [self._push(contact, chunk_id, stored, failures) for contact in contacts if not holding.get(contact.id)]
-        kept, *_ = await asyncio.gather(self._keep_here(chunk_id, stored, failures, here=here), *jobs)
+        pushing = asyncio.gather(*jobs)
+        kept = await self._keep_here(chunk_id, stored, failures, here=here)
+        await pushing
         held = asked - len(failures)
         return ChunkPut(asked, held, needed(acks, asked), sent=bool(jobs) or kept, failures=failures)
 
@@ -136,7 +140,7 @@ class ChunkSwarm:
 
     async def _push(self, contact: Contact, chunk_id: ChunkID, stored: bytes, failures: list[ReplicaFailure]) -> None:
         try:
-            await self._bulk.push(contact.address, _header(chunk_id), stored, deadline_s=CHUNK_DEADLINE_S)
+            await self._transport.push(contact, chunk_id, stored)
         except RemoteError as error:
             failures.append(ReplicaFailure(contact.id.hex(), f"{contact.ip}:{contact.port}", str(error)))
 
@@ -192,14 +196,12 @@ class ChunkSwarm:
     async def _pull(self, contact: Contact, chunk_id: ChunkID) -> bytes:
         self._pulling[contact.id] += 1
         try:
-            data = await self._bulk.pull(
-                contact.address, _header(chunk_id), size_max=STORED_CHUNK_BYTES_MAX, deadline_s=CHUNK_DEADLINE_S
-            )
+            data = await self._transport.pull(contact, chunk_id)
         finally:
             self._pulling[contact.id] -= 1
             if not self._pulling[contact.id]:
                 del self._pulling[contact.id]
-        if await asyncio.to_thread(chunk_id_of, data) != chunk_id:
+        if await self._keeper.offload(chunk_id_of, data) != chunk_id:
             raise RemoteError("damaged", "the bytes do not match the hash")
         return data
 
@@ -216,16 +218,3 @@ class ChunkSwarm:
             reason = "" if held is not None else "does not answer"
             infos.append(ReplicaInfo(contact.id.hex(), f"{contact.ip}:{contact.port}", bool(held), reason))
         return infos
-
-
-def _header(chunk_id: ChunkID) -> bytes:
-    return _header_encoder.encode(messages.ChunkHeader(chunk_id))
-
-
-def _chunk_id(header: bytes) -> ChunkID:
-    """The id in a stranger's header; empty where there is none, which no chunk is called."""
-    try:
-        chunk_id = _header_decoder.decode(header).chunk_id
-    except msgspec.MsgspecError:
-        return ChunkID(b"")
-    return ChunkID(chunk_id if len(chunk_id) == CHUNK_ID_BYTES else b"")

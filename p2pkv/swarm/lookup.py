@@ -59,7 +59,7 @@ class Found:
 
     @property
     def replicas(self) -> int:
-        """How many contacts count as the k nearest: those that answered and those that are not known to be dead."""
+        """How many contacts should hold what belongs at the target: at most k, those that fail counted too."""
         return self._search.lookup.replicas
 
     @property
@@ -140,7 +140,7 @@ class Lookups:
         k = k or self.k
         own_id = self._protocol.source_node.id
         lookup: Lookup[Contact] = Lookup(target, k, self._alpha, need=need, eager=eager, own_id=own_id)
-        lookup.add(self._seeds(target, k))
+        self._seed(lookup, target, k)
         search = Search(self, lookup, question, linger=linger)
         self._searches[search] = None
         self._probe_silent()
@@ -199,12 +199,16 @@ class Lookups:
         if search.enough.done() and not search.tasks:
             self._searches.pop(search, None)
 
-    def _seeds(self, target: bytes, k: int) -> list[tuple[bytes, Contact]]:
-        """The nearest contacts of our own table: k, as many to take the places of the dead, and some for the silent."""
+    def _seed(self, lookup: Lookup[Contact], target: bytes, k: int) -> None:
+        """Begin from the nearest contacts of our own table: k, as many to take the places of the dead, and the silent.
+
+        Where everybody is silent, it was we who were cut off: ask them all the same.
+        """
         contacts = self._protocol.router.find_neighbors(Node(target), 2 * k + min(len(self.silences), 2 * k))
-        heard = [contact for contact in contacts if not self.silences.is_silent(contact)]
-        # Where everybody is silent, it was we who were cut off: ask them all the same.
-        return [(contact.id, contact) for contact in heard or contacts]
+        heard = [(contact.id, contact) for contact in contacts if not self.silences.is_silent(contact)]
+        lookup.add(heard or [(contact.id, contact) for contact in contacts])
+        if heard and len(heard) < len(contacts):
+            lookup.add_silent((contact.id, contact) for contact in contacts)
 
     def _probe_silent(self) -> None:
         """Ask contacts that were silent, beside whatever is under way, whether they are back."""

@@ -1,4 +1,4 @@
-"""Records in the swarm: the one face behind which writing, agreement and reading lie (the `Records` port of `files/`)."""
+"""Records in the swarm: one face for writing, agreement and reading (the `Records` port of `files/`)."""
 
 from __future__ import annotations
 
@@ -32,6 +32,9 @@ class RecordSwarm:
         if draft.flags & Flag.OWN:
             await self._bury_shared(key, draft.name, acks)
         return outcome
+
+    def unique_name(self) -> bytes:
+        return self._writer.unique_name()
 
     def put_many(self, key: bytes, drafts: Iterable[Draft], *, acks: Acks = "quorum") -> AsyncIterator[PutOutcome]:
         return self._writer.put_many(key, drafts, acks=acks)

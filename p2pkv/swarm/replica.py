@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from p2pkv import messages
+from p2pkv import messages, wire
 from p2pkv.core.clock import HybridClock
 from p2pkv.core.records import Flag, Version, check_key, check_shape, encoded_bytes, signed_bytes
 from p2pkv.core.replication import digest_of, position
@@ -24,6 +24,7 @@ from p2pkv.limits import (
     VERSION_BYTES_MAX,
 )
 from p2pkv.messages import StoreResult
+from p2pkv.outcomes import Order
 from p2pkv.storage.interface import (
     PutVersion,
     QuotaExceededError,
@@ -40,14 +41,13 @@ from p2pkv.swarm.protocol import Sender
 
 _CODES = {Result.STORED: messages.STORED, Result.ALREADY: messages.ALREADY, Result.STALE: messages.STALE}
 
-StockValue = int | float | bool | str | bytes
+StockValue = wire.Scalar
 _stock_encoder = msgspec.msgpack.Encoder()
-_stock_decoder: msgspec.msgpack.Decoder[StockValue] = msgspec.msgpack.Decoder(StockValue)
 
 
 def stock_value(version: Version) -> StockValue:
     """The value that a stock peer put, with its type."""
-    return _stock_decoder.decode(version.body)
+    return wire.decode_scalar(version.body)
 
 
 def stock_bytes(version: Version) -> bytes:
@@ -58,7 +58,7 @@ def stock_bytes(version: Version) -> bytes:
 
 def stock_bytes_of(versions: list[Version]) -> dict[bytes, bytes]:
     """The bytes that the stock values among some versions stand for, by their encoded bodies."""
-    return {version.body: stock_bytes(version) for version in versions if version.flags & Flag.STOCK and not version.dead}
+    return {v.body: stock_bytes(v) for v in versions if v.flags & Flag.STOCK and not v.dead}
 
 
 class Replica:
@@ -113,7 +113,7 @@ class Replica:
         result = await self.store.read(_query(request))
         now_s = self._env.now_s()
         versions = result.versions
-        order = "name" if request.by_name else "time"
+        order: Order = "name" if request.by_name else "time"
         return messages.FindRecordsReply(
             versions=[] if request.digest_only else versions,
             more=result.more,

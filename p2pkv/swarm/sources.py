@@ -13,6 +13,7 @@ import msgspec
 from p2pkv import messages
 from p2pkv.core.replication import read_quorum
 from p2pkv.errors import IncompleteError, RemoteError, UnreachableError
+from p2pkv.ids import Place
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.lookup import Answer, Found, Lookups
 from p2pkv.swarm.neighbourhood import Neighbourhood
@@ -107,7 +108,7 @@ class Sources:
 
     async def open(self, request: messages.FindRecords | messages.FindNames, *, all_replicas: bool) -> Opening:
         """Ask a read quorum of the page's replicas (or all of them) one question."""
-        place = request.place
+        place = Place(request.place)
         view, _ = self._neighbourhood.view(place)
         request = msgspec.structs.replace(request, view=view)
         here = self._neighbourhood.keeps(place)

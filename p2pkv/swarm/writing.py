@@ -12,6 +12,7 @@ Owns the tally of acknowledgements. Never touches storage but through this peer'
 from __future__ import annotations
 
 import asyncio
+from base64 import b32hexencode
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 
@@ -136,6 +137,11 @@ class Writer:
         if draft.flags & Flag.STOCK:
             return msgspec.structs.replace(unsigned, author=b"")
         return msgspec.structs.replace(unsigned, signature=self._identity.sign(signed_bytes(key, unsigned)))
+
+    def unique_name(self) -> bytes:
+        """A name that no other record has, and that sorts by the time it was made: 24 characters of base32hex."""
+        clock = self._replica.clock.tick(self._env.now_s()).to_bytes(8, "big")
+        return b32hexencode(clock + self._env.random_bytes(7)).lower()
 
     def observe(self, clock: int) -> None:
         """Let what is signed next come behind this clock."""

@@ -64,7 +64,7 @@ async def test_an_encrypted_file_opens_with_its_link_alone(swarm: Swarm, tmp_pat
     outcome = await swarm.peers[0].upload(tmp_path / "f", name="sealed", encrypt=True)
     await swarm.peers[2].download(outcome.link, tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == secret
-    with pytest.raises(Exception, match="(?i)key|encrypted"):
+    with pytest.raises(Exception, match=r"(?i)key|encrypted"):
         await swarm.peers[2].download("sealed", tmp_path / "other")
     for peer in swarm.peers:
         store = Path(str(peer.home.folder)) / "store" if peer.home else tmp_path
