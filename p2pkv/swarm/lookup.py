@@ -111,15 +111,14 @@ class Lookups:
 
     async def find_nodes(self, target: bytes, k: int | None = None) -> Found:
         """The k nearest live contacts of a target. Stock peers are asked and found like ours."""
-        node = Node(target)
+        return await self.ask(target, lambda contact: self.nodes_of(contact, target), k=k)
 
-        async def question(contact: Contact) -> Answer:
-            happened, nodes = await self._protocol.call_find_node(contact, node)
-            if not happened:
-                raise SilentError
-            return Answer(nodes or ())
-
-        return await self.ask(target, question, k=k)
+    async def nodes_of(self, contact: Contact, target: bytes) -> Answer:
+        """The plain question, which stock peers understand too: who is nearest to the target?"""
+        happened, nodes = await self._protocol.call_find_node(contact, Node(target))
+        if not happened:
+            raise SilentError
+        return Answer(nodes or ())
 
     async def ask(
         self,

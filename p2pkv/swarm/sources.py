@@ -114,6 +114,8 @@ class Sources:
         here = self._neighbourhood.keeps(place)
 
         async def question(contact: Contact) -> Answer:
+            if contact.kind == "stock":
+                return await self._lookups.nodes_of(contact, place)
             reply = await _ask(RemoteSource(self._protocol, contact), request)
             return Answer(reply.nodes, reply)
 

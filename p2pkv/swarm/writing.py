@@ -155,6 +155,8 @@ class Writer:
         request = messages.StoreRecords(key, versions, view)
 
         async def question(contact: Contact) -> Answer:
+            if contact.kind == "stock":
+                return await self._lookups.nodes_of(contact, place)
             reply = await self._ask(contact, request)
             return Answer(reply.nodes, reply.results)
 
