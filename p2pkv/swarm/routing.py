@@ -1,10 +1,10 @@
 """The routing table: which contacts a peer keeps, and the exact k nearest of them to any point.
 
 Theory of operation. Only the bucket that covers our own id splits, so the buckets are, from far to near, the peers
-that share 0, 1, 2 ... leading bits with us. The first four hold 16, 8, 4 and 2 times k contacts, as libtorrent's do:
-together some 30 k, so a swarm of a few hundred peers is known whole and a lookup takes one round of questions; and in
-larger ones each step of a lookup gains up to four more bits. The table stays small (some 300 contacts at k = 8), so
-the nearest are found by looking at all of them: exact, and 20 us.
+that share 0, 1, 2 ... leading bits with us. The first five hold 32, 16, 8, 4 and 2 times k contacts, after
+libtorrent, whose first four hold 16, 8, 4 and 2: so a swarm of some 300 peers is known whole at k = 8 and a lookup
+takes one round of questions, and in larger ones each step of a lookup gains up to five more bits. The table stays
+small (some 550 contacts), so the nearest are found by looking at all of them: exact, and some 25 us for 200.
 
 Owns buckets, replacements and the bound per address. Never sends: who answered and who did not, the protocol says.
 """
@@ -25,7 +25,7 @@ from p2pkv.swarm.environment import Address
 from p2pkv.swarm.udp import is_loopback
 
 ID_BITS = 8 * ID_BYTES
-EXTENSIONS = (16, 8, 4, 2)  # times k, for the buckets of peers that share 0, 1, 2 and 3 leading bits with us
+EXTENSIONS = (32, 16, 8, 4, 2)  # times k, for the buckets of peers that share 0, 1, 2, 3 and 4 leading bits with us
 TOUCH_INTERVAL_S = 1.0  # a contact that answers often is moved to its bucket's tail at most this often
 
 

@@ -1,4 +1,4 @@
-"""A simulated network for tests of the swarm layer: our servers, stock ones, and sockets that send what a test likes."""
+"""A simulated network for tests of the swarm layer: our servers, stock ones, and bare sockets."""
 
 from __future__ import annotations
 
