@@ -6,15 +6,12 @@ Owns the check of shapes, ids, hosts and ports.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 
 from p2pkv.errors import RemoteError
 from p2pkv.ids import ID_BYTES
 from p2pkv.limits import K_MAX
 from p2pkv.swarm.udp import is_usable_host
 from p2pkv.wire import PORT_MAX, NodeTuple
-
-_usable = lru_cache(4096)(is_usable_host)
 
 
 def checked(nodes: Iterable[NodeTuple]) -> list[NodeTuple]:
@@ -23,7 +20,7 @@ def checked(nodes: Iterable[NodeTuple]) -> list[NodeTuple]:
     for node in nodes:
         if len(node.node_id) != ID_BYTES or not 0 <= node.port <= PORT_MAX:
             raise RemoteError("misbehaved", "a node that is none")
-        if node.port and _usable(node.host):
+        if node.port and is_usable_host(node.host):
             usable.append(node)
             if len(usable) == K_MAX:
                 break

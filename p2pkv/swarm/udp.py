@@ -11,6 +11,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from p2pkv.errors import P2pkvError
@@ -139,7 +140,8 @@ class Endpoint:
     def sendto(self, data: bytes, addr: Address) -> None:
         """Send from the socket of the address's family. What cannot be sent is counted and lost, as on the network."""
         transport = self._ipv6 if ":" in addr[0] else self._ipv4
-        if transport is None:
+        # A name would be resolved by the system meanwhile, and stop the whole peer for seconds.
+        if transport is None or not is_usable_host(addr[0]):
             self.unsendable += 1
             return
         try:
@@ -171,6 +173,7 @@ def is_loopback(host: str) -> bool:
     return host.startswith("127.") or host == "::1"
 
 
+@lru_cache(8192)
 def is_usable_host(host: str) -> bool:
     """Is it a numeric address that somebody can be reached at?"""
     try:

@@ -60,7 +60,7 @@ class Rig:
 
     def ours(self, host: str, *, bootstrap: list[Address] | None = None, k: int = 8, **options: Any) -> PeerServer:
         """A peer of ours. It joins only where `bootstrap` is given."""
-        env = self.network.environment(host)
+        env = self.network.environment(f"{host} {len(self.servers)}")
 
         async def start() -> PeerServer:
             server = PeerServer(env, Identity.generate(env.random_bytes), ksize=k, **options)
