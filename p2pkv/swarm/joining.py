@@ -43,21 +43,24 @@ class Joining:
         self._protocol = protocol
         self._lookups = lookups
         self._env = env
-        self._alone = asyncio.Event()
-        self._alone.set()
+        self._arrived = asyncio.Event()  # a contact, maybe one that came to us
         protocol.on_contact_added.append(self._on_contact)
 
     def _on_contact(self, contact: Contact) -> None:
-        self._alone.clear()
+        self._arrived.set()
         if not self.addresses and not self.saved:
             self.connected.set()
 
     async def run(self) -> None:
         """For ever."""
         while True:
-            await self._join()
-            self.connected.set()
-            await self._stay()
+            try:
+                await self._join()
+                self.connected.set()
+                await self._stay()
+            except Exception:  # nothing may end a peer's place in its swarm
+                log.exception("joining failed and begins anew")
+                await asyncio.sleep(BOOTSTRAP_BACKOFF_MAX_S)
 
     # --- no contact ---
 
@@ -68,13 +71,22 @@ class Joining:
             await self.bootstrap(await self.resolved(self.addresses))
             if len(self._protocol.router):
                 break
-            await asyncio.sleep(backoff_s * (0.5 + self._env.random.random()))
+            await self._pause(backoff_s * (0.5 + self._env.random.random()))
             backoff_s = min(2 * backoff_s, BOOTSTRAP_BACKOFF_MAX_S)
         try:
             async with asyncio.timeout(FIRST_LOOKUP_S):
                 await self._lookups.find_nodes(self._protocol.source_node.id)
         except TimeoutError:
             pass  # somebody near is slow; `_stay` looks again
+
+    async def _pause(self, pause_s: float) -> None:
+        """Wait, but no longer than until a contact comes to us."""
+        self._arrived.clear()
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._arrived.wait()
+        except TimeoutError:
+            pass
 
     async def resolved(self, addresses: Iterable[Address]) -> list[Address]:
         """Numeric addresses; a name that has none now is left out, and tried again next time."""

@@ -38,6 +38,14 @@ def test_peers_that_were_all_down_at_the_start_find_together(net: Rig) -> None:
     assert [len(server.contacts()) for server in servers] == [3, 3, 3, 3]
 
 
+def test_a_peer_whose_bootstrap_is_down_is_connected_when_another_comes_to_it(net: Rig) -> None:
+    ours = net.ours(A, bootstrap=[("10.9.9.9", 9)])
+    net.sleep(120)
+    net.ours(B, bootstrap=[(A, PORT)])
+    net.run(ours.wait_connected(3))
+    assert len(ours.contacts()) == 1
+
+
 def test_a_peer_that_lost_everyone_joins_again(net: Rig) -> None:
     first = net.ours(A)
     ours = net.ours(B, bootstrap=[(A, PORT)])
