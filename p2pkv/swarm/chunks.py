@@ -146,17 +146,15 @@ class ChunkSwarm:
 
     async def _holding(self, chunk_id: ChunkID, contacts: list[Contact]) -> dict[bytes, bool | None]:
         """Which contacts hold a chunk; None for one that did not answer."""
-        request = messages.HasChunks([chunk_id])
-
-        async def ask(contact: Contact) -> bool | None:
-            try:
-                reply = await self._protocol.call(contact, messages.HAS_CHUNKS, request)
-            except RemoteError:
-                return None
-            return reply.held[:1] == [True]
-
-        answers = await asyncio.gather(*(ask(contact) for contact in contacts))
+        answers = await asyncio.gather(*(self._holds(contact, chunk_id) for contact in contacts))
         return {contact.id: answer for contact, answer in zip(contacts, answers, strict=True)}
+
+    async def _holds(self, contact: Contact, chunk_id: ChunkID) -> bool | None:
+        try:
+            reply = await self._protocol.call(contact, messages.HAS_CHUNKS, messages.HasChunks([chunk_id]))
+        except RemoteError:
+            return None
+        return reply.held[:1] == [True]
 
     # --- get ---
 
@@ -179,15 +177,22 @@ class ChunkSwarm:
         raise NotFoundError(f"no peer holds chunk {chunk_id.hex()[:12]}")
 
     async def _from(self, chunk_id: ChunkID, contacts: list[Contact]) -> tuple[bytes | None, list[str]]:
-        """Fetch a chunk from whichever of the contacts hold it, the least busy first."""
-        holding = await self._holding(chunk_id, contacts)
-        failures = [f"{c.ip}:{c.port} does not answer" for c in contacts if holding[c.id] is None]
-        holders = [contact for contact in contacts if holding[contact.id]]
-        for contact in sorted(holders, key=self._load):
-            try:
-                return await self._pull(contact, chunk_id), failures
-            except RemoteError as error:
-                failures.append(f"{contact.ip}:{contact.port} {error}")
+        """Fetch a chunk from whichever of the contacts hold it: the least busy of those that have answered so far."""
+        asking = {asyncio.ensure_future(self._holds(contact, chunk_id)): contact for contact in contacts}
+        failures: list[str] = []
+        try:
+            while asking:
+                done, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+                answered = [(asking.pop(task), task.result()) for task in done]
+                failures += [f"{c.ip}:{c.port} does not answer" for c, holds in answered if holds is None]
+                for contact in sorted((c for c, holds in answered if holds), key=self._load):
+                    try:
+                        return await self._pull(contact, chunk_id), failures
+                    except RemoteError as error:
+                        failures.append(f"{contact.ip}:{contact.port} {error}")
+        finally:
+            for task in asking:
+                task.cancel()
         return None, failures
 
     def _load(self, contact: Contact) -> tuple[int, float]:

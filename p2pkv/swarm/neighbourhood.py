@@ -36,28 +36,30 @@ class Neighbourhood:
 
     def nearest(self, place: bytes) -> list[Contact]:
         """The contacts among the k nearest peers of a place, nearest first, this peer not counted."""
-        contacts = [c for c in self._router.find_neighbors(Node(place), self.k) if c.kind != "stock"]
-        if self.stores and len(contacts) >= self.k and self._closer(place, contacts[self.k - 1]):
-            return contacts[: self.k - 1]
-        return contacts[: self.k]
+        return self._picture(place)[0]
 
     def keeps(self, place: bytes) -> bool:
         """Is this peer itself one of the k nearest that it knows of?"""
-        if not self.stores:
-            return False
-        contacts = [c for c in self._router.find_neighbors(Node(place), self.k) if c.kind != "stock"]
-        return len(contacts) < self.k or self._closer(place, contacts[self.k - 1])
+        return self._picture(place)[1]
 
     def view(self, place: Place) -> tuple[bytes, list[Contact]]:
         """A short hash of who the replicas are, equal for two peers of the same opinion, and the contacts of it."""
-        contacts = self.nearest(place)
+        contacts, here = self._picture(place)
         ids = [contact.id for contact in contacts]
-        if self.keeps(place):
+        if here:
             ids.append(self.node_id)
         return blake3(b"".join(sorted(ids))).digest(length=VIEW_BYTES), contacts
 
-    def _closer(self, place: bytes, contact: Contact) -> bool:
-        return distance(self.node_id, place) < distance(contact.id, place)
+    def _picture(self, place: bytes) -> tuple[list[Contact], bool]:
+        """The contacts among the k replicas, and whether this peer is one of them."""
+        contacts = [c for c in self._router.find_neighbors(Node(place), self.k) if c.kind != "stock"]
+        if not self.stores:
+            return contacts, False
+        if len(contacts) < self.k:
+            return contacts, True
+        if distance(self.node_id, place) < distance(contacts[-1].id, place):
+            return contacts[:-1], True
+        return contacts, False
 
 
 def node_tuples(contacts: list[Contact]) -> list[NodeTuple]:

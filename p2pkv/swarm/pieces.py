@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
+from weakref import WeakKeyDictionary
 
 from p2pkv import messages
 from p2pkv.errors import RemoteError
@@ -20,6 +21,7 @@ from p2pkv.limits import (
     PIECE_BYTES,
     PIECE_CHUNKS_CACHED_MAX,
     PIECE_CHUNKS_MAX,
+    PIECE_CHUNKS_PER_CONTACT_MAX,
     PIECES_IN_FLIGHT_MAX,
     STORED_CHUNK_BYTES_MAX,
 )
@@ -90,6 +92,11 @@ class PieceTransport:
 
     def __init__(self, protocol: PeerProtocol) -> None:
         self._protocol = protocol
+        self._turns: WeakKeyDictionary[Contact, asyncio.Semaphore] = WeakKeyDictionary()
+
+    def _turn(self, contact: Contact) -> asyncio.Semaphore:
+        """Few chunks at once go to or come from one contact, so that their pieces do not wait in queues."""
+        return self._turns.setdefault(contact, asyncio.Semaphore(PIECE_CHUNKS_PER_CONTACT_MAX))
 
     async def push(self, contact: Contact, chunk_id: ChunkID, stored: bytes) -> None:
         """Bring a chunk to a contact; it is durable there when this returns. Raises RemoteError."""
@@ -101,12 +108,17 @@ class PieceTransport:
             request = messages.PutPiece(chunk_id, len(stored), offset, piece)
             whole |= (await self._protocol.call(contact, messages.PUT_PIECE, request)).stored
 
-        await _each_piece(range(0, len(stored), PIECE_BYTES), put)
+        async with self._turn(contact):
+            await _each_piece(range(0, len(stored), PIECE_BYTES), put)
         if not whole:
             raise RemoteError("busy", "the receiver had no room for the whole chunk")
 
     async def pull(self, contact: Contact, chunk_id: ChunkID) -> bytes:
         """A chunk from a contact, not checked yet. Raises RemoteError."""
+        async with self._turn(contact):
+            return await self._pull(contact, chunk_id)
+
+    async def _pull(self, contact: Contact, chunk_id: ChunkID) -> bytes:
         first = await self._get(contact, chunk_id, 0)
         if not 0 < first.size_bytes <= STORED_CHUNK_BYTES_MAX or len(first.data) != min(PIECE_BYTES, first.size_bytes):
             raise RemoteError("misbehaved", "not a piece of a chunk")

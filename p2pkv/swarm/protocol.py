@@ -52,6 +52,7 @@ class PeerProtocol(RpcProtocol, KademliaProtocol):  # type: ignore[misc]
         ephemeral: bool = False,
     ) -> None:
         RpcProtocol.__init__(self, env, identity, flags=wire.EPHEMERAL if ephemeral else 0)
+        self._ephemeral = ephemeral
         self.source_node = source_node
         self.storage = storage
         self.router = PeerTable(self, ksize, source_node, asyncio.get_running_loop().time)
@@ -112,6 +113,8 @@ class PeerProtocol(RpcProtocol, KademliaProtocol):  # type: ignore[misc]
 
     def _consider(self, named: list[wire.NodeTuple]) -> None:
         """Nodes that a peer named: greet those for whom the table has room, so that small swarms are known whole."""
+        if self._ephemeral:
+            return  # a guest does not stay long enough to use them
         now_s = self._now_s()
         for node in named:
             if node.node_id != self.source_node.id and self.router.has_room(node.node_id):
@@ -138,13 +141,16 @@ class PeerProtocol(RpcProtocol, KademliaProtocol):  # type: ignore[misc]
             self.counters["contacts_moved"] += 1
             self.router.remove_contact(known)
         if self.router.add_contact(contact):
-            self.counters["contacts_added"] += 1
-            for hook in self.on_contact_added:
-                hook(contact)
+            self._added(contact)
             return
         head = self.router.stale_head(contact, BUCKET_HEAD_STALE_S)
         if head is not None:
             self._introductions.check(head)
+
+    def _added(self, contact: Contact) -> None:
+        self.counters["contacts_added"] += 1
+        for hook in self.on_contact_added:
+            hook(contact)
 
     def on_silent(self, contact: Contact, since_s: float, now_s: float) -> None:
         """A call was not answered. It counts unless the contact was heard or counted silent since it was sent."""
@@ -167,9 +173,11 @@ class PeerProtocol(RpcProtocol, KademliaProtocol):  # type: ignore[misc]
 
     def _evict(self, contact: Contact) -> None:
         self.counters["contacts_evicted"] += 1
-        self.router.remove_contact(contact)
+        replacement = self.router.remove_contact(contact)
         self._introductions.remembered.keep(contact)
         self.former.append(contact)
+        if replacement is not None:
+            self._added(replacement)
 
     async def prove(self, sender: Sender) -> bool:
         """Make a stock sender answer a ping, so that it may be told more."""

@@ -3,8 +3,9 @@
 Theory of operation. A read opens a page with the first run from a read quorum. Where they agree (equal digests), their
 answer stands; where they do not, or where nobody holds anything, every replica is asked. A longer page is read on from
 one replica, while others of a quorum confirm each run by its digest alone, so a complete answer costs little more than
-one copy of the data. A run in dispute is read from all of them and settled record by record. An answer that could lack
-something raises IncompleteError; it never ends short in silence.
+one copy of the data. A run in dispute is read from all of them and settled record by record, where only a version
+whose signature holds may win. An answer that could lack something raises IncompleteError; it never ends short in
+silence.
 
 Owns no bytes of the wire and no rule of merging: those are `messages` and `core.replication`.
 """
@@ -22,6 +23,7 @@ from p2pkv.core.replication import (
     MergedRuns,
     Run,
     Settlement,
+    digest_of,
     merge_runs,
     position,
     settle,
@@ -33,7 +35,7 @@ from p2pkv.ids import place_of_key
 from p2pkv.limits import NAMES_ASKED_MAX, REPAIRS_PENDING_MAX
 from p2pkv.outcomes import Order
 from p2pkv.swarm.environment import Environment
-from p2pkv.swarm.replica import stock_bytes_of
+from p2pkv.swarm.replica import genuine, stock_bytes_of
 from p2pkv.swarm.sources import Opening, Source, Sources
 
 
@@ -108,12 +110,14 @@ class Reader:
     async def read_name_raw(self, key: bytes, name: bytes) -> list[Version]:
         """As `read_name`, tombstones and expired versions included."""
         request = messages.FindNames(place_of_key(key), [name])
-        opening = await self._sources.open(request, all_replicas=False)
+        opening = await self._sources.open(request)
         holdings = [reply.versions for reply in opening.replies]
         if not any(holdings) or any(held != holdings[0] for held in holdings):
-            opening = await self._sources.open(request, all_replicas=True)
+            opening = await self._sources.open_all(request, opening)
             holdings = [reply.versions for reply in opening.replies]
         opening.require_quorum()
+        if len(set(map(digest_of, holdings))) > 1:
+            holdings = [[version for version in held if genuine(key, version)] for held in holdings]
         settlements = settle(holdings)
         self.mender.mend(key, opening.sources, settlements)
         return sorted((settled.version for settled in settlements), key=rank, reverse=True)
@@ -185,9 +189,9 @@ class PageReading:
     async def _open(self, after: Cursor | None, *, digest_only: bool = False) -> list[Run]:
         """Find the replicas and hear a quorum of them; all of them where they differ or know nothing."""
         request = msgspec.structs.replace(self._request, after=after, digest_only=digest_only)
-        opening = await self._opener.open(request, all_replicas=False)
+        opening = await self._opener.open(request)
         if len(opening.sources) < opening.quorum or not _agreed(opening) or _empty(opening):
-            opening = await self._opener.open(request, all_replicas=True)
+            opening = await self._opener.open_all(request, opening)
         opening.require_quorum()
         self._opening = opening
         return _runs(opening)
@@ -247,7 +251,10 @@ class PageReading:
         self._opening.require_quorum()
         answered = min(reply.answered for reply in replies)
         covered = set(names[:answered])
-        holdings = [[version for version in reply.versions if version.name in covered] for reply in replies]
+        holdings = [
+            [version for version in reply.versions if version.name in covered and genuine(self._key, version)]
+            for reply in replies
+        ]
         return answered, settle(holdings)
 
 

@@ -61,6 +61,13 @@ def stock_bytes_of(versions: list[Version]) -> dict[bytes, bytes]:
     return {v.body: stock_bytes(v) for v in versions if v.flags & Flag.STOCK and not v.dead}
 
 
+def genuine(key: bytes, version: Version) -> bool:
+    """Was the version signed by its author? A stock peer's value claims none."""
+    if version.flags & Flag.STOCK:
+        return True
+    return verify(version.author, signed_bytes(key, version), version.signature)
+
+
 class Replica:
     """This peer's share of the swarm's records."""
 
@@ -101,10 +108,12 @@ class Replica:
 
     # --- the share itself, for this peer's own coordinators too ---
 
-    async def store_versions(self, key: bytes, versions: list[Version]) -> list[StoreResult]:
-        """Judge and keep versions; what is said to be stored is durable."""
+    async def store_versions(
+        self, key: bytes, versions: list[Version], *, signed_here: bool = False
+    ) -> list[StoreResult]:
+        """Judge and keep versions; what is said to be stored is durable. `signed_here`: by this very peer, just now."""
         place = place_of_key(key)
-        refusals = [await self._refusal(key, place, version) for version in versions]
+        refusals = [await self._refusal(key, place, version, signed_here=signed_here) for version in versions]
         writes = [PutVersion(place, key, v) for v, why in zip(versions, refusals, strict=True) if not why]
         outcomes = iter(await self._commit(writes))
         return [StoreResult(messages.REFUSED, why) if why else next(outcomes) for why in refusals]
@@ -174,7 +183,7 @@ class Replica:
 
     # --- acceptance ---
 
-    async def _refusal(self, key: bytes, place: Place, version: Version) -> str:
+    async def _refusal(self, key: bytes, place: Place, version: Version, *, signed_here: bool) -> str:
         """Why a version cannot be kept; empty where it can."""
         try:
             check_shape(version)
@@ -182,8 +191,7 @@ class Replica:
             return error.detail
         if not self.clock.trusts(version.clock, self._env.now_s()):
             return "its clock runs too far ahead"
-        stock = version.flags & Flag.STOCK
-        if not stock and not verify(version.author, signed_bytes(key, version), version.signature):
+        if not signed_here and not genuine(key, version):
             return "its signature does not hold"
         self.clock.observe(version.clock, self._env.now_s())
         return await self._owned_by_another(place, version)

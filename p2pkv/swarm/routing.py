@@ -127,16 +127,18 @@ class PeerTable(RoutingTable):  # type: ignore[misc]
                 return len(bucket) < bucket.ksize or bucket.has_in_range(self.node)
         return False
 
-    def remove_contact(self, node: Node) -> None:
+    def remove_contact(self, node: Node) -> Contact | None:
+        """Take a contact out; whoever took its place is returned."""
         bucket = self.bucket_of(node)
         if node.id not in bucket.nodes:
             bucket.replacement_nodes.pop(node.id, None)
-            return
+            return None
         contact = bucket.nodes[node.id]
         replacement = bucket.remove_node(contact)
         self._forget(contact)
         if replacement is not None:
             self._note(replacement)
+        return replacement
 
     def forget_replacement(self, node: Node) -> None:
         """A contact that waits for a place was silent."""

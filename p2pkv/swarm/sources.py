@@ -14,6 +14,7 @@ from p2pkv import messages
 from p2pkv.core.replication import read_quorum
 from p2pkv.errors import IncompleteError, RemoteError, UnreachableError
 from p2pkv.ids import Place
+from p2pkv.limits import BEYOND_QUORUM_S
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.lookup import Answer, Found, Lookups
 from p2pkv.swarm.neighbourhood import Neighbourhood
@@ -48,18 +49,19 @@ class LocalSource:
 class RemoteSource:
     """Another peer's share. Every method raises RemoteError where that peer fails."""
 
-    def __init__(self, protocol: PeerProtocol, contact: Contact) -> None:
+    def __init__(self, protocol: PeerProtocol, contact: Contact, deadline_s: float | None = None) -> None:
         self._protocol = protocol
+        self._deadline_s = deadline_s
         self.contact = contact
 
     async def find(self, request: messages.FindRecords) -> messages.FindRecordsReply:
-        reply = await self._protocol.call(self.contact, messages.FIND_RECORDS, request)
+        reply = await self._protocol.call(self.contact, messages.FIND_RECORDS, request, deadline_s=self._deadline_s)
         if reply.more and reply.end is None:
             raise RemoteError("misbehaved", "a run that goes on without an end")
         return reply
 
     async def find_names(self, request: messages.FindNames) -> messages.FindNamesReply:
-        reply = await self._protocol.call(self.contact, messages.FIND_NAMES, request)
+        reply = await self._protocol.call(self.contact, messages.FIND_NAMES, request, deadline_s=self._deadline_s)
         if not 0 < reply.answered <= len(request.names):
             raise RemoteError("misbehaved", "a wrong number of names")
         return reply
@@ -106,8 +108,21 @@ class Sources:
         self._replica = replica
         self._neighbourhood = neighbourhood
 
-    async def open(self, request: messages.FindRecords | messages.FindNames, *, all_replicas: bool) -> Opening:
-        """Ask a read quorum of the page's replicas (or all of them) one question."""
+    async def open(self, request: messages.FindRecords | messages.FindNames) -> Opening:
+        """Ask a read quorum of the page's replicas one question."""
+        return await self._open(request, all_replicas=False, deadline_s=None)
+
+    async def open_all(self, request: messages.FindRecords | messages.FindNames, before: Opening) -> Opening:
+        """Ask all of them, after a quorum was of two minds, or empty. What is more than a quorum is not waited for."""
+        enough = before.replicas and len(before.sources) >= before.quorum
+        opening = await self._open(request, all_replicas=True, deadline_s=BEYOND_QUORUM_S if enough else None)
+        if enough and len(opening.sources) < opening.quorum:
+            return await self._open(request, all_replicas=True, deadline_s=None)
+        return opening
+
+    async def _open(
+        self, request: messages.FindRecords | messages.FindNames, *, all_replicas: bool, deadline_s: float | None
+    ) -> Opening:
         place = Place(request.place)
         view, _ = self._neighbourhood.view(place)
         request = msgspec.structs.replace(request, view=view)
@@ -116,7 +131,7 @@ class Sources:
         async def question(contact: Contact) -> Answer:
             if contact.kind == "stock":
                 return await self._lookups.nodes_of(contact, place)
-            reply = await _ask(RemoteSource(self._protocol, contact), request)
+            reply = await _ask(RemoteSource(self._protocol, contact, deadline_s), request)
             return Answer(reply.nodes, reply)
 
         def need(remote: int) -> int:

@@ -161,7 +161,8 @@ class Writer:
             return Answer(reply.nodes, reply.results)
 
         async with asyncio.TaskGroup() as group:
-            local = group.create_task(self._replica.store_versions(key, versions)) if here else None
+            mine = all(version.author == self._identity.public_key for version in versions)
+            local = group.create_task(self._replica.store_versions(key, versions, signed_here=mine)) if here else None
             found = await self._lookups.ask(
                 place, question, need=lambda remote: self._needed(acks, remote, here=here), linger=True, eager=True
             )

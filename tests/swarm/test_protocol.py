@@ -193,6 +193,22 @@ def test_hooks_hear_of_new_contacts(net: Rig) -> None:
     assert heard == [contact]
 
 
+def test_a_replacement_that_gets_a_place_is_announced_too(net: Rig) -> None:
+    ours, other = net.ours(A, k=1), net.ours(B)
+    contact = net.meet(ours, other)
+    waiting = Contact(bytes([other.node.id[0] ^ 1]) + bytes(19), C, 5)
+    bucket = ours.protocol.router.bucket_of(contact)
+    bucket.replacement_nodes[waiting.id] = waiting
+    heard: list[Contact] = []
+    ours.protocol.on_contact_added.append(heard.append)
+    net.run(other.close())
+    net.sleep(1)
+    net.run(ours.protocol.call_ping(contact))
+    net.sleep(60)
+    assert heard[0] is waiting
+    assert contact.id not in ids(ours)
+
+
 # --- identity ---
 
 
