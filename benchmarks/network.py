@@ -1,0 +1,46 @@
+"""A network of the benchmark's own: a namespace with a loopback, in which datagrams can be made to vanish.
+
+Needs root and the tools `ip` and `nft`; where they are missing the runs with loss are left out, and the report says so.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def fault() -> str:
+    """Why there can be no namespace here; empty where there can."""
+    missing = [tool for tool in ("ip", "nft") if shutil.which(tool) is None]
+    if missing:
+        return f"not installed: {', '.join(missing)}"
+    if os.geteuid() != 0:
+        return "needs root"
+    return ""
+
+
+@contextmanager
+def namespace() -> Iterator[list[str]]:
+    """A fresh namespace with its loopback up; what to put before a command so that it runs in there."""
+    name = f"p2pkv-bench-{os.getpid()}"
+    _run("ip", "netns", "add", name)
+    inside = ["ip", "netns", "exec", name]
+    try:
+        _run(*inside, "ip", "link", "set", "lo", "up")
+        yield inside
+    finally:
+        _run("ip", "netns", "del", name)
+
+
+def drop_datagrams(percent: int) -> None:
+    """From now on this namespace's loopback loses so many of every hundred UDP datagrams, at random."""
+    rule = f"meta l4proto udp numgen random mod 100 < {percent} drop"
+    chain = f"chain loss {{ type filter hook input priority 0; {rule}; }}"
+    subprocess.run(["nft", "-f", "-"], input=f"table ip bench {{ {chain} }}", text=True, check=True)
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
