@@ -13,6 +13,7 @@ import msgspec
 
 from p2pkv.core.manifest import FileMeta, Kind, decode_meta
 from p2pkv.core.records import Flag, Version
+from p2pkv.core.replication import needed
 from p2pkv.errors import IncompleteError, InvalidError, NotFoundError, RefusedError, RemoteError
 from p2pkv.files import names
 from p2pkv.files.ports import Draft, Records
@@ -109,9 +110,13 @@ class Namespace:
             raise InvalidError(f"{place.full} is a folder", "name a file in it, or ask for the folder as a whole")
         raise NotFoundError(f"no file {place.full}", "see `p2pkv list-files`")
 
-    async def put(self, folder: str, draft: Draft, *, acks: Acks = "quorum") -> PutOutcome:
-        """Put an entry. Raises IncompleteError where acks are not reached."""
-        outcome = await self._records.put(names.folder_key(folder), draft, acks=acks)
+    async def put(self, folder: str, draft: Draft, *, acks: Acks = "quorum", hear_all: bool = False) -> PutOutcome:
+        """Put an entry. Raises IncompleteError where acks are not reached.
+
+        `hear_all`: hear every replica, however few must acknowledge, so that the count is the truth.
+        """
+        outcome = await self._records.put(names.folder_key(folder), draft, acks="all" if hear_all else acks)
+        outcome = msgspec.structs.replace(outcome, needed=needed(acks, outcome.asked))
         if not outcome.reached:
             raise IncompleteError(
                 f"the record of {names.join(folder, draft.name.decode())} reached {outcome.stored} of {outcome.asked} "

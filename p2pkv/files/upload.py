@@ -118,7 +118,7 @@ class Uploader:
         )
         stored = await writer.store(blocks)
         draft = _draft(place, meta, stored, options)
-        put = await self.namespace.put(place.folder, draft, acks=options.acks)
+        put = await self.namespace.put(place.folder, draft, acks=options.acks, hear_all=True)
         if not stored.chunks:
             meter.add(stored.size_bytes, chunks=0, replicas=put.stored)
         seconds = asyncio.get_running_loop().time() - began_s
