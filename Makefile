@@ -33,8 +33,8 @@ test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(VENV)/installed-test
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff format --no-cache --check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/mypy
 
 bench: $(VENV)/installed-bench

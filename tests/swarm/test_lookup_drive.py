@@ -9,8 +9,8 @@ from typing import Any, TypeVar, cast
 
 import pytest
 from kademlia.node import Node
-from p2pkv.core.rtt import RttEstimator
 
+from p2pkv.core.rtt import RttEstimator
 from p2pkv.errors import RemoteError, SilentError
 from p2pkv.ids import distance
 from p2pkv.limits import SILENT_S
