@@ -142,7 +142,8 @@ def p2pkv(peer: PeerProcess, *arguments: str) -> str:
 def show_replicas(peer: PeerProcess, name: str) -> None:
     stat = json.loads(p2pkv(peer, "--json", "stat-file", name))
     counts = [sum(replica["holds"] for replica in chunk["replicas"]) for chunk in stat["chunks"]]
-    say(f"    {len(counts)} chunks, each on {min(counts)} to {max(counts)} of {PEERS} peers")
+    fewest = "" if min(counts) == max(counts) else f"{min(counts)} to "
+    say(f"    {len(counts)} chunks, each on {fewest}{max(counts)} of {PEERS} peers")
 
 
 def make_file(path: Path, size_bytes: int) -> Path:
