@@ -178,7 +178,7 @@ class ChunkSwarm:
 
     async def _from(self, chunk_id: ChunkID, contacts: list[Contact]) -> tuple[bytes | None, list[str]]:
         """Fetch a chunk from whichever of the contacts hold it: the least busy of those that have answered so far."""
-        asking = {asyncio.ensure_future(self._holds(contact, chunk_id)): contact for contact in contacts}
+        asking = {asyncio.create_task(self._holds(contact, chunk_id)): contact for contact in contacts}
         failures: list[str] = []
         try:
             while asking:
