@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench soak fuzz clean
+.PHONY: demo test check bench soak fuzz docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -48,3 +48,6 @@ fuzz: $(VENV)/installed-test
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+docs: $(VENV)/installed-test
+	P2PKV_TESTS_REWRITE=1 $(BIN)/python -m pytest tests/test_docs.py -k help_pages
