@@ -1,7 +1,7 @@
 """`Client`: a running peer's operations from another process of this machine, with the methods of `Peer`.
 
-Speaks HTTP over the Unix socket in the peer's home. Errors of the peer are raised here as what they were there. Owns no
-state but its connections; starts no peer.
+Each method takes what `Peer`'s takes, returns what it returns and raises what it raises. Speaks HTTP over the Unix
+socket in the peer's home. Owns no state but its connections; starts no peer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from yarl import URL
 
 from p2pkv.errors import InvalidError, UnreachableError
 from p2pkv.gateway import shapes
-from p2pkv.gateway.targets import Value, file_target, query, segment
+from p2pkv.gateway.targets import Value, file_target, query, segment, stream_name
 from p2pkv.home import Home
 from p2pkv.limits import HTTP_BLOCK_BYTES, HTTP_FIELD_BYTES_MAX
 from p2pkv.outcomes import (
@@ -25,7 +25,7 @@ from p2pkv.outcomes import (
     ContactInfo,
     FileInfo,
     FileStat,
-    FolderOutcome,
+    Linked,
     LookupTrace,
     Order,
     PutOutcome,
@@ -35,11 +35,13 @@ from p2pkv.outcomes import (
     TransferOutcome,
     TransferProgress,
 )
+from p2pkv.units import Value as Content
+from p2pkv.units import checked_value
 
 T = TypeVar("T")
+Event = dict[str, Any]
 Key = bytes | str
 Progress = Callable[[TransferProgress], None]
-Transferred = TransferOutcome | FolderOutcome
 Body = bytes | AsyncIterable[bytes] | None
 
 
@@ -79,7 +81,7 @@ class Client:
     async def put(
         self,
         key: Key,
-        value: bytes | AsyncIterator[bytes],
+        value: Content,
         *,
         name: str | None = None,
         once: bool = False,
@@ -88,27 +90,24 @@ class Client:
         ttl_s: float | None = None,
         acks: Acks = "quorum",
     ) -> PutOutcome:
-        """Put one record; a long value may come in blocks. The outcome may be one that did not reach `acks`."""
+        """Add a record, or replace the one of that name. A long value may come in pieces.
+
+        Raises RefusedError, and IncompleteError where fewer replicas than `acks` asks have it: see its `outcome`.
+        """
         values = {"name": name, "once": once, "own": own, "if_version": if_version, "ttl": ttl_s, "acks": acks}
-        async with self._request("POST", f"/v1/keys/{segment(key)}{query(values)}", value, problems=False) as response:
-            body = await response.read()
-            if response.status < 400:
-                return shapes.put_of(shapes.decode(body, shapes.PutLine))
-        problem = shapes.decode(body, shapes.Problem)
-        if problem.outcome:
-            return shapes.put_of(problem.outcome)
-        raise shapes.error_of(problem)
+        target = f"/v1/keys/{segment(key)}{query(values)}"
+        return shapes.put_of(await self._json("POST", target, shapes.PutLine, checked_value(value)))
 
     async def put_many(
         self,
         key: Key,
         values: Iterable[bytes] | AsyncIterable[bytes],
         *,
-        ttl_s: float | None = None,
         own: bool = False,
+        ttl_s: float | None = None,
         acks: Acks = "quorum",
     ) -> AsyncIterator[PutOutcome]:
-        """Put one record per value; the outcomes in the order of the values, those not reached among them."""
+        """Add a record a value. Yields every outcome in order, short ones too: look at `reached`."""
         target = f"/v1/keys/{segment(key)}{query({'ttl': ttl_s, 'own': own, 'acks': acks})}"
         async for item in self._lines("POST", target, _value_lines(values), shapes.NDJSON):
             yield shapes.put_of(msgspec.convert(item, shapes.PutLine))
@@ -139,13 +138,13 @@ class Client:
     async def count(self, key: Key, *, prefix: str = "") -> int:
         return (await self._json("GET", f"/v1/count/{segment(key)}{query({'prefix': prefix})}", shapes.Count)).count
 
-    async def delete(self, key: Key, *, name: str | None = None) -> int:
-        """Delete a record, or all records of the key; how many there were."""
+    async def delete(self, key: Key, *, name: str | None = None, acks: Acks = "quorum") -> int:
+        """Delete a key's records, or those of one name; how many. Raises RefusedError, IncompleteError."""
         target = f"/v1/keys/{segment(key)}" + ("" if name is None else f"/{segment(name)}")
-        return (await self._json("DELETE", target, shapes.Deleted)).deleted
+        return (await self._json("DELETE", target + query({"acks": acks}), shapes.Deleted)).deleted
 
     async def watch(self, key: Key, *, after: str | None = None) -> AsyncIterator[Record]:
-        """Records as they arrive, without end."""
+        """Records from now on (or behind a cursor), as they arrive, each once; a record's `cursor` resumes there."""
         async for record in self._records(f"/v1/watch/{segment(key)}{query({'after': after})}"):
             yield record
 
@@ -158,7 +157,7 @@ class Client:
     # --- files ---
     async def upload(
         self,
-        source: Path | AsyncIterator[bytes],
+        source: Path | str | AsyncIterator[bytes],
         name: str | None = None,
         *,
         to: str = "",
@@ -167,33 +166,34 @@ class Client:
         once: bool = False,
         acks: Acks = "quorum",
         progress: Progress | None = None,
-    ) -> list[Transferred]:
-        """Store a file or a whole folder, or a stream of bytes (which needs `name` and reports no progress)."""
-        if isinstance(source, Path):
-            path = _absolute(source)
-            asked = shapes.UploadRequest(path, name, to, replicas, encrypt, once, acks)
+    ) -> TransferOutcome:
+        """Store a file, a whole folder or a stream (which needs `name`). Raises where anything of it did not arrive."""
+        if isinstance(source, Path | str):
+            asked = shapes.UploadRequest(_absolute(source), name, to, replicas, encrypt, once, acks)
             return await self._transfer("/v1/local/upload", asked, progress)
-        full = "/".join(part for part in (to.rstrip("/"), name or "") if part)
         values: dict[str, Value] = {"replicas": replicas, "encrypt": encrypt, "once": once, "acks": acks}
-        return [await self._json("PUT", file_target(full) + query(values), TransferOutcome, source)]
+        full = stream_name(name, to)
+        return await self._json(
+            "PUT", file_target(full) + query(values), TransferOutcome, _counted(source, full, progress)
+        )
 
     async def download(
         self,
-        name_or_link: str,
-        target: Path,
+        name_or_link: Linked,
+        target: Path | str,
         *,
         byte_range: tuple[int, int] | None = None,
         progress: Progress | None = None,
-    ) -> list[Transferred]:
+    ) -> TransferOutcome:
         """Fetch a file or folder to this machine. `byte_range`: first and last byte, both included."""
-        asked = shapes.DownloadRequest(name_or_link, _absolute(target), byte_range)
+        asked = shapes.DownloadRequest(str(name_or_link), _absolute(target), byte_range)
         return await self._transfer("/v1/local/download", asked, progress)
 
     async def open_file(
-        self, name_or_link: str, *, byte_range: tuple[int, int] | None = None
+        self, name_or_link: Linked, *, byte_range: tuple[int, int] | None = None
     ) -> tuple[FileInfo, AsyncIterator[bytes]]:
         """A file's description, and its content in blocks. Close the iterator where it is not read to its end."""
-        blocks = self._open(name_or_link, byte_range)
+        blocks = self._open(str(name_or_link), byte_range)
         info = await anext(blocks)
         assert isinstance(info, FileInfo)
         return info, blocks  # type: ignore[return-value]  # after the first item, bytes alone
@@ -208,15 +208,19 @@ class Client:
             async for block in response.content.iter_chunked(HTTP_BLOCK_BYTES):
                 yield block
 
-    async def list_files(self, prefix: str = "") -> AsyncIterator[FileInfo]:
-        async for item in self._lines("GET", f"/v1/files{query({'prefix': prefix})}"):
+    async def list_files(self, prefix: str = "", *, recursive: bool = True) -> AsyncIterator[FileInfo]:
+        """Files and folders whose full name begins with `prefix`, sorted. Raises IncompleteError."""
+        async for item in self._lines("GET", f"/v1/files{query({'prefix': prefix, 'flat': not recursive})}"):
             yield msgspec.convert(item, FileInfo)
 
-    async def delete_file(self, name: str) -> int:
-        return (await self._json("DELETE", file_target(name), shapes.Deleted)).deleted
+    async def delete_file(self, name: str, *, recursive: bool = False, acks: Acks = "quorum") -> int:
+        """Delete a file, or with `recursive` a folder with all in it; how many files, links and folders went."""
+        target = file_target(name) + query({"recursive": recursive, "acks": acks})
+        return (await self._json("DELETE", target, shapes.Deleted)).deleted
 
-    async def stat_file(self, name: str) -> FileStat:
-        return await self._json("GET", f"/v1/stat/{segment(name)}", FileStat)
+    async def stat_file(self, name_or_link: Linked) -> FileStat:
+        """A file's manifest and where its chunks lie."""
+        return await self._json("GET", f"/v1/stat/{segment(str(name_or_link))}", FileStat)
 
     # --- the peer ---
     async def status(self) -> Status:
@@ -230,6 +234,13 @@ class Client:
 
     async def trace(self, key: Key) -> LookupTrace:
         return await self._json("GET", f"/v1/trace/{segment(key)}", LookupTrace)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What happens in the peer from the first step on: contacts, puts, deletions, transfers."""
+        async with self._request("GET", "/v1/events") as response:
+            async for line in response.content:
+                if line.startswith(b"data: "):
+                    yield shapes.decode(line[len(b"data: ") :], dict[str, Any])
 
     async def config(self) -> dict[str, Any]:
         """What the peer was started with."""
@@ -248,13 +259,7 @@ class Client:
     # --- how ---
     @asynccontextmanager
     async def _request(
-        self,
-        method: str,
-        target: str,
-        body: Body = None,
-        *,
-        headers: Mapping[str, str] | None = None,
-        problems: bool = True,
+        self, method: str, target: str, body: Body = None, *, headers: Mapping[str, str] | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One request. Raises the error that a problem stands for, and that of a broken connection."""
         if self._session is None:
@@ -262,7 +267,7 @@ class Client:
         url = URL(f"http://localhost{target}", encoded=True)
         try:
             async with self._session.request(method, url, data=body, headers=headers) as response:
-                if problems and response.status >= 400:
+                if response.status >= 400:
                     raise shapes.error_of(shapes.decode(await response.read(), shapes.Problem))
                 yield response
         except aiohttp.ClientConnectorError as error:
@@ -294,14 +299,16 @@ class Client:
         async for item in self._lines("GET", target):
             yield shapes.record_of(msgspec.convert(item, shapes.RecordLine))
 
-    async def _transfer(self, target: str, asked: object, progress: Progress | None) -> list[Transferred]:
-        outcomes: list[Transferred] = []
+    async def _transfer(self, target: str, asked: object, progress: Progress | None) -> TransferOutcome:
+        outcome: TransferOutcome | None = None
         async for item in self._lines("POST", target, shapes.encode(asked), "application/json"):
             line = msgspec.convert(item, shapes.TransferLine)
             if line.progress and progress:
                 progress(line.progress)
-            outcomes += [outcome for outcome in (line.outcome, line.folder) if outcome]
-        return outcomes
+            outcome = line.outcome or outcome
+        if outcome is None:
+            raise shapes.cut_off()
+        return outcome
 
 
 async def _value_lines(values: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
@@ -313,6 +320,16 @@ async def _value_lines(values: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncI
             yield shapes.line(shapes.ValueLine(*shapes.text_or_base64(value)))
 
 
-def _absolute(path: Path) -> str:
+async def _counted(blocks: AsyncIterator[bytes], name: str, progress: Progress | None) -> AsyncIterator[bytes]:
+    """A stream on its way to the peer, each block of it reported."""
+    done = 0
+    async for block in blocks:
+        yield block
+        done += len(block)
+        if progress:
+            progress(TransferProgress(name, "sending", done, None))
+
+
+def _absolute(path: Path | str) -> str:
     """The peer's working directory is another."""
-    return str(path.absolute())
+    return str(Path(path).absolute())

@@ -166,6 +166,11 @@ HTTP_STOP_S = 2.0  # what open connections get to end when the peer stops
 # --- Peer ---
 BATCH_RECORDS_MAX = 1000  # records of a batch that are signed before the first is sent
 WATCH_S = 0.5  # between two looks of a watch
+WATCH_OVERLAP_S = 10.0  # how far back each look goes: a put under way that long is not passed over
+WATCH_SWEEP_S = 10.0  # between two looks that go back further
+WATCH_SWEEP_BACK_S = 2 * CLOCK_DRIFT_S_MAX  # how far those go: what a writer with a slow clock put comes late
+WATCH_SEEN_MAX = 100_000  # records that a watch remembers to have told: some 25 MB; beyond it, it looks back less far
+WATCH_PATIENCE_S = 60.0  # how long a watch goes on while its key cannot be read
 EVENTS_QUEUED_MAX = 1000  # of one listener; a slow one loses events, the peer never waits
 FOLDERS_READ_AHEAD_MAX = 8  # of one listing, beside those that are open
 ENTRIES_READ_AHEAD_MAX = 64  # of each of those folders

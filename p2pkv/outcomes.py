@@ -94,16 +94,26 @@ class ChunkStat(msgspec.Struct, frozen=True):
 
 
 class TransferOutcome(msgspec.Struct, frozen=True):
-    """An upload or download that succeeded."""
+    """An upload or download that succeeded, of a file or of a folder with all in it. As text it is its link."""
 
     name: str
     link: str
     size: int
-    hash: str
-    chunks: int
+    hash: str  # empty for a folder
+    chunks: int  # of a file
     chunks_sent: int  # uploads: not already in the swarm; downloads: fetched, not resumed
     replicas: int  # the least number of replicas that any chunk reached
     seconds: float
+    files: int = 1
+    folders: int = 0
+    links: int = 0
+
+    def __str__(self) -> str:
+        return self.link
+
+
+Linked = str | TransferOutcome
+"""A file's name or link, or the outcome of its upload, which stands for its link."""
 
 
 class FileFailure(msgspec.Struct, frozen=True):

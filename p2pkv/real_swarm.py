@@ -56,7 +56,7 @@ class Swarm:
         """Wait until every peer knows at least as many others as it keeps replicas on, or all of them."""
         wanted = min(self._k, len(self.peers) - 1)
         async with asyncio.timeout(timeout_s):
-            while any(len(peer.peers()) < wanted for peer in self.peers):  # noqa: ASYNC110 - no event tells it
+            while any(len(peer.node.server.contacts()) < wanted for peer in self.peers):  # noqa: ASYNC110 - no event tells it
                 await asyncio.sleep(0.02)
 
     async def close(self) -> None:

@@ -9,15 +9,15 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 
 from p2pkv.core.drafts import Draft
 from p2pkv.core.records import Flag, Version, encode_cursor, version_token
-from p2pkv.errors import IncompleteError, InvalidError, P2pkvError
+from p2pkv.errors import IncompleteError, InvalidError
 from p2pkv.files.ports import Chunks
 from p2pkv.files.values import load_value, reasons, store_value
 from p2pkv.limits import INLINE_BYTES_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_IN_MEMORY_BYTES_MAX
 from p2pkv.outcomes import Acks, FolderOutcome, PutOutcome, Record, TransferOutcome
 from p2pkv.swarm.replica import stock_bytes
+from p2pkv.units import Value, checked_value
 
 Key = bytes | str
-Value = bytes | AsyncIterator[bytes]
 INTERNAL_KEYS = b"\0p2pkv/"  # folders; users' keys do not begin so
 
 
@@ -30,6 +30,7 @@ class Translator:
 
     async def draft(self, value: Value, name: bytes, *, flags: int, ttl_s: float | None, acks: Acks) -> Draft:
         """A long value goes to the swarm as chunks now. Raises InvalidError, IncompleteError."""
+        value = checked_value(value)
         if ttl_s is not None and ttl_s <= 0:
             raise InvalidError("a time to live is greater than zero")
         if isinstance(value, bytes) and len(value) <= INLINE_BYTES_MAX:
@@ -104,23 +105,27 @@ def reached(outcome: PutOutcome, what: str) -> PutOutcome:
 
 
 def as_transfer(outcome: FolderOutcome, done: str) -> TransferOutcome:
-    """A folder's outcome as one of a transfer. Raises P2pkvError where a file of it failed."""
+    """A folder's outcome as one of a transfer. Raises IncompleteError where a part of it failed."""
     if outcome.failed:
         told = "; ".join(f"{failure.name}: {failure.reason}" for failure in outcome.failures[:3])
         more = f"; and {outcome.failed - 3} more" if outcome.failed > 3 else ""
         total = outcome.failed + outcome.files + outcome.links + outcome.folders
-        raise P2pkvError(
-            f"{outcome.failed} of {total} entries were not {done}: {told}{more}", "mend these and run it again"
+        raise IncompleteError(
+            f"{outcome.failed} of {total} entries of {outcome.name} were not {done}: {told}{more}",
+            "mend these and run it again: what is done stays done",
         )
     return TransferOutcome(
         name=outcome.name,
         link=outcome.link,
         size=outcome.size,
         hash="",
-        chunks=outcome.files,
-        chunks_sent=outcome.files,
+        chunks=0,
+        chunks_sent=0,
         replicas=outcome.replicas,
         seconds=outcome.seconds,
+        files=outcome.files,
+        folders=outcome.folders,
+        links=outcome.links,
     )
 
 

@@ -6,6 +6,7 @@ Owns these notations alone; knows no option and no peer. Every parser raises Inv
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 
 from p2pkv.errors import InvalidError
 
@@ -88,3 +89,16 @@ def parse_address(text: str) -> tuple[str, int]:
 def format_address(host: str, port: int) -> str:
     """The notation that `parse_address` reads."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+Value = bytes | AsyncIterator[bytes]
+"""A record's value: its bytes, or a stream of them."""
+
+
+def checked_value(value: Value) -> Value:
+    """A user's value as bytes or a stream of them. Raises InvalidError."""
+    if isinstance(value, bytes | AsyncIterator):
+        return value
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    raise InvalidError(f"a value is bytes, not {type(value).__name__}", "encode it: value.encode()")

@@ -17,14 +17,13 @@ import msgspec
 from p2pkv.commands.client_http import Body, Response, request
 from p2pkv.errors import InvalidError
 from p2pkv.gateway import shapes
-from p2pkv.gateway.targets import Value, file_target, query, segment
+from p2pkv.gateway.targets import Value, file_target, query, segment, stream_name
 from p2pkv.limits import HTTP_BATCH_BYTES_MAX, HTTP_BATCH_LINES_MAX
 from p2pkv.outcomes import (
     Acks,
     ContactInfo,
     FileInfo,
     FileStat,
-    FolderOutcome,
     LookupTrace,
     Order,
     PutOutcome,
@@ -38,7 +37,6 @@ from p2pkv.outcomes import (
 T = TypeVar("T")
 Key = bytes | str
 Progress = Callable[[TransferProgress], None]
-Transferred = TransferOutcome | FolderOutcome
 _BATCH_PAUSE_S = 0.05  # a slow source does not make its values wait for a full batch
 
 
@@ -67,17 +65,17 @@ class Client:
         ttl_s: float | None = None,
         acks: Acks = "quorum",
     ) -> PutOutcome:
-        """Put one record; a long value may come in blocks. The outcome may be one that did not reach `acks`."""
+        """Put one record; a long value may come in blocks. Raises IncompleteError with the outcome of a short one."""
         values = {"name": name, "once": once, "own": own, "if_version": if_version, "ttl": ttl_s, "acks": acks}
-        return _put_outcome(self._request("POST", f"/v1/keys/{segment(key)}{query(values)}", value))
+        return shapes.put_of(self._json("POST", f"/v1/keys/{segment(key)}{query(values)}", shapes.PutLine, value))
 
     def put_many(
         self,
         key: Key,
         values: Iterable[bytes],
         *,
-        ttl_s: float | None = None,
         own: bool = False,
+        ttl_s: float | None = None,
         acks: Acks = "quorum",
     ) -> Iterator[PutOutcome]:
         """Put one record per value; the outcomes in the order of the values, those not reached among them."""
@@ -110,10 +108,10 @@ class Client:
     def count(self, key: Key, *, prefix: str = "") -> int:
         return self._json("GET", f"/v1/count/{segment(key)}{query({'prefix': prefix})}", shapes.Count).count
 
-    def delete(self, key: Key, *, name: str | None = None) -> int:
+    def delete(self, key: Key, *, name: str | None = None, acks: Acks = "quorum") -> int:
         """Delete a record, or all records of the key; how many there were."""
         target = f"/v1/keys/{segment(key)}" + ("" if name is None else f"/{segment(name)}")
-        return self._json("DELETE", target, shapes.Deleted).deleted
+        return self._json("DELETE", target + query({"acks": acks}), shapes.Deleted).deleted
 
     def watch(self, key: Key, *, after: str | None = None) -> Iterator[Record]:
         """Records as they arrive, without end."""
@@ -137,15 +135,14 @@ class Client:
         once: bool = False,
         acks: Acks = "quorum",
         progress: Progress | None = None,
-    ) -> list[Transferred]:
+    ) -> TransferOutcome:
         """Store a file or a whole folder, or a stream of bytes (which needs `name` and reports no progress)."""
         if isinstance(source, Path):
             path = str(source.absolute())
             asked = shapes.UploadRequest(path, name, to, replicas, encrypt, once, acks)
             return self._transfer("/v1/local/upload", asked, progress)
-        full = "/".join(part for part in (to.rstrip("/"), name or "") if part)
         values: dict[str, Value] = {"replicas": replicas, "encrypt": encrypt, "once": once, "acks": acks}
-        return [self._json("PUT", file_target(full) + query(values), TransferOutcome, source)]
+        return self._json("PUT", file_target(stream_name(name, to)) + query(values), TransferOutcome, source)
 
     def download(
         self,
@@ -154,7 +151,7 @@ class Client:
         *,
         byte_range: tuple[int, int] | None = None,
         progress: Progress | None = None,
-    ) -> list[Transferred]:
+    ) -> TransferOutcome:
         """Fetch a file or folder to this machine. `byte_range`: first and last byte, both included."""
         asked = shapes.DownloadRequest(name_or_link, str(target.absolute()), byte_range)
         return self._transfer("/v1/local/download", asked, progress)
@@ -172,12 +169,14 @@ class Client:
             )
         return shapes.file_of_header(response.headers[shapes.FILE_HEADER.lower()]), response.blocks()
 
-    def list_files(self, prefix: str = "") -> Iterator[FileInfo]:
-        lines = self._lines("GET", f"/v1/files{query({'prefix': prefix})}")
+    def list_files(self, prefix: str = "", *, recursive: bool = True) -> Iterator[FileInfo]:
+        lines = self._lines("GET", f"/v1/files{query({'prefix': prefix, 'flat': not recursive})}")
         return (msgspec.convert(line, FileInfo) for line in lines)
 
-    def delete_file(self, name: str) -> int:
-        return self._json("DELETE", file_target(name), shapes.Deleted).deleted
+    def delete_file(self, name: str, *, recursive: bool = False, acks: Acks = "quorum") -> int:
+        """How many files, links and folders went."""
+        target = file_target(name) + query({"recursive": recursive, "acks": acks})
+        return self._json("DELETE", target, shapes.Deleted).deleted
 
     def stat_file(self, name: str) -> FileStat:
         return self._json("GET", f"/v1/stat/{segment(name)}", FileStat)
@@ -236,14 +235,16 @@ class Client:
     def _records(self, target: str) -> Iterator[Record]:
         return (shapes.record_of(msgspec.convert(line, shapes.RecordLine)) for line in self._lines("GET", target))
 
-    def _transfer(self, target: str, asked: object, progress: Progress | None) -> list[Transferred]:
-        outcomes: list[Transferred] = []
+    def _transfer(self, target: str, asked: object, progress: Progress | None) -> TransferOutcome:
+        outcome: TransferOutcome | None = None
         for item in self._lines("POST", target, shapes.encode(asked), "application/json"):
             line = msgspec.convert(item, shapes.TransferLine)
             if line.progress and progress:
                 progress(line.progress)
-            outcomes += [outcome for outcome in (line.outcome, line.folder) if outcome]
-        return outcomes
+            outcome = line.outcome or outcome
+        if outcome is None:
+            raise shapes.cut_off()
+        return outcome
 
 
 def _checked(response: Response) -> Response:
@@ -251,17 +252,6 @@ def _checked(response: Response) -> Response:
     if response.status < 400:
         return response
     raise shapes.error_of(shapes.decode(response.read(), shapes.Problem))
-
-
-def _put_outcome(response: Response) -> PutOutcome:
-    """The outcome of a put, also of one that too few replicas acknowledged."""
-    body = response.read()
-    if response.status < 400:
-        return shapes.put_of(shapes.decode(body, shapes.PutLine))
-    problem = shapes.decode(body, shapes.Problem)
-    if problem.outcome:
-        return shapes.put_of(problem.outcome)
-    raise shapes.error_of(problem)
 
 
 def _batches(values: Iterable[bytes]) -> Iterator[bytes]:

@@ -69,9 +69,8 @@ def _target(to: str, *, several: bool) -> Path:
 
 def _download(session: Session, client: Client, name: str, target: Path, byte_range: Range | None) -> None:
     with progress_bar(session) as report:
-        outcomes = client.download(name, target, byte_range=byte_range, progress=report)
-    for outcome in outcomes:
-        print_outcome(session, outcome, "downloaded", show_link=False)
+        outcome = client.download(name, target, byte_range=byte_range, progress=report)
+    print_outcome(session, outcome, "downloaded", show_link=False)
 
 
 def _to_standard_output(session: Session, names: tuple[str, ...], byte_range: Range | None) -> None:

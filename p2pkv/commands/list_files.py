@@ -24,11 +24,12 @@ _KINDS = {"file": stat.S_IFREG, "folder": stat.S_IFDIR, "link": stat.S_IFLNK}
 @click.argument("prefix", default="")
 @option("--long", "-l", is_flag=True, help="mode, replicas wanted, size, time and name, as ls -l does")
 @option("--human", "-H", is_flag=True, help="with -l: sizes as 1.5 KiB")
-def list_files(session: Session, prefix: str, long: bool, human: bool) -> None:
+@option("--flat", "-d", is_flag=True, help="folders by their name alone, not what is in them")
+def list_files(session: Session, prefix: str, long: bool, human: bool, flat: bool) -> None:
     """List files and folders whose full name begins with PREFIX. `p2pkv ls` is the same."""
     count = 0
     with session.client() as client:
-        for info in client.list_files(prefix):
+        for info in client.list_files(prefix, recursive=not flat):
             count += 1
             if session.json:
                 session.emit(info, flush=False)

@@ -67,14 +67,19 @@ def _check(many: bool, options: dict[str, Any]) -> None:
 def _put_one(
     client: Client, key: bytes, values: tuple[str, ...], file: Path | None, options: dict[str, Any]
 ) -> Iterator[PutOutcome]:
-    """The outcome of a single value, wherever it comes from."""
-    if values:
-        yield client.put(key, _encode(values[0]), **options)
-    elif file is None:
-        yield client.put(key, blocks_of(sys.stdin.buffer), **options)
-    else:
-        with file.open("rb") as source:
-            yield client.put(key, blocks_of(source), **options)
+    """The outcome of a single value, wherever it comes from; also one that too few replicas have."""
+    try:
+        if values:
+            yield client.put(key, _encode(values[0]), **options)
+        elif file is None:
+            yield client.put(key, blocks_of(sys.stdin.buffer), **options)
+        else:
+            with file.open("rb") as source:
+                yield client.put(key, blocks_of(source), **options)
+    except IncompleteError as error:
+        if error.outcome is None:
+            raise
+        yield error.outcome
 
 
 def _encode(value: str) -> bytes:

@@ -12,14 +12,12 @@ import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from typing import Any
 
-from p2pkv.errors import IncompleteError, P2pkvError, UnreachableError
+from p2pkv.errors import P2pkvError, UnreachableError
 from p2pkv.gateway.http import Gateway
-from p2pkv.gateway.ports import PeerLike
 from p2pkv.home import Home
 from p2pkv.limits import ALPHA_DEFAULT, K_DEFAULT
-from p2pkv.outcomes import PutOutcome, TransferOutcome
 from p2pkv.peer import Peer
 
 
@@ -49,31 +47,6 @@ class Running:
     stop_asked: asyncio.Event
 
 
-class _Served:
-    """The peer as the gateway serves it: asked to stop, it tells whoever runs it; a short put is an outcome."""
-
-    def __init__(self, peer: Peer, stop_asked: asyncio.Event) -> None:
-        self._peer = peer
-        self.request_stop = stop_asked.set
-
-    async def put(self, key: bytes | str, value: Any, **options: Any) -> PutOutcome:
-        try:
-            return await self._peer.put(key, value, **options)
-        except IncompleteError as error:
-            if error.outcome is None:
-                raise
-            return error.outcome
-
-    async def upload(self, source: Any, name: str | None = None, **options: Any) -> list[TransferOutcome]:
-        return [await self._peer.upload(source, name, **options)]
-
-    async def download(self, name_or_link: str, target: Any, **options: Any) -> list[TransferOutcome]:
-        return [await self._peer.download(name_or_link, target, **options)]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._peer, name)
-
-
 @asynccontextmanager
 async def running(home: Home, options: PeerOptions) -> AsyncIterator[Running]:
     """A peer with its gateway, both serving inside the block. Raises P2pkvError with the mend."""
@@ -82,13 +55,12 @@ async def running(home: Home, options: PeerOptions) -> AsyncIterator[Running]:
     with _explained("--listen", options.listen):
         await peer.start()
     try:
-        served = cast(PeerLike, _Served(peer, stop_asked))
-        gateway = Gateway(served, home, options.http, config=asdict(options))
+        gateway = Gateway(peer, home, options.http, config=asdict(options), request_stop=stop_asked.set)
         with _explained("--http", [options.http]):
             await gateway.start()
         peer.http_url = gateway.url or ""
         try:
-            status = peer.status()
+            status = await peer.status()
             yield Running(peer, status.node, list(status.udp), gateway.url or "off", stop_asked)
         finally:
             await gateway.stop()

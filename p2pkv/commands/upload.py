@@ -51,12 +51,11 @@ def _upload(session: Session, client: Client, path: str, name: str | None, optio
     with progress_bar(session) as report:
         if path == "-":
             source = counted(blocks_of(sys.stdin.buffer), name or "-", None, report)
-            outcomes = client.upload(source, name, **options)
+            outcome = client.upload(source, name, **options)
         else:
             check_readable(path)
-            outcomes = client.upload(Path(path), name, progress=report, **options)
-    for outcome in outcomes:
-        print_outcome(session, outcome, "uploaded", show_link=True)
+            outcome = client.upload(Path(path), name, progress=report, **options)
+    print_outcome(session, outcome, "uploaded", show_link=True)
 
 
 def check_readable(path: str) -> None:

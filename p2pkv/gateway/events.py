@@ -24,7 +24,7 @@ State = dict[str, Any]
 async def events(call: Call) -> web.StreamResponse:
     """Both sources fill one pipe; the stream ends when the peer stops or the reader goes."""
     async with Pipe() as pipe:
-        pipe.fill(_happenings(call.peer))
+        pipe.fill(_happenings(call.peer.events()))  # listened to from now, before the answer begins
         if call.values["state"]:
             pipe.fill(_changes(call.peer))
         with call.serving.ended_at_stop(pipe):
@@ -41,8 +41,8 @@ def frame(kind: str, data: object) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name.encode(), encode(data))
 
 
-async def _happenings(peer: PeerLike) -> AsyncIterator[bytes]:
-    async with closing(peer.events()) as source:
+async def _happenings(happening: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
+    async with closing(happening) as source:
         async for event in source:
             yield frame("peer", event)
 
@@ -53,8 +53,8 @@ async def _changes(peer: PeerLike) -> AsyncIterator[bytes]:
     contacts: dict[str, State] = {}
     while True:
         now_s = time.time()
-        status_now = status_state(peer.status(), now_s)
-        contacts_now = {contact.node: contact_state(contact, now_s) for contact in peer.peers()}
+        status_now = status_state(await peer.status(), now_s)
+        contacts_now = {contact.node: contact_state(contact, now_s) for contact in await peer.peers()}
         if changed := difference(status, status_now):
             yield frame("status", changed)
         if moved := contacts_difference(contacts, contacts_now):

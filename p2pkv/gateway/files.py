@@ -21,7 +21,8 @@ _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 async def list_files(call: Call) -> web.StreamResponse:
-    return await lines_answer(call, call.peer.list_files(call.values["prefix"] or ""))
+    values = call.values
+    return await lines_answer(call, call.peer.list_files(values["prefix"] or "", recursive=not values["flat"]))
 
 
 async def get_file(call: Call) -> web.StreamResponse:
@@ -59,7 +60,7 @@ async def head_file(call: Call) -> web.StreamResponse:
 
 async def put_file(call: Call) -> web.StreamResponse:
     values = call.values
-    outcomes = await call.peer.upload(
+    outcome = await call.peer.upload(
         bodies.blocks(call.request),
         call.path,
         replicas=values["replicas"],
@@ -67,11 +68,13 @@ async def put_file(call: Call) -> web.StreamResponse:
         once=values["once"],
         acks=values["acks"] or "quorum",
     )
-    return json_answer(outcomes[0], 201)
+    return json_answer(outcome, 201)
 
 
 async def delete_file(call: Call) -> web.StreamResponse:
-    return json_answer(shapes.Deleted(await call.peer.delete_file(call.path)))
+    values = call.values
+    deleted = await call.peer.delete_file(call.path, recursive=values["recursive"], acks=values["acks"] or "quorum")
+    return json_answer(shapes.Deleted(deleted))
 
 
 async def stat_file(call: Call) -> web.StreamResponse:
@@ -125,6 +128,10 @@ _PUT = (
     Param("once", "flag", "refuse where the name exists"),
     Param("acks", "acks", "how many replicas must have each part durably"),
 )
+_DELETE = (
+    Param("recursive", "flag", "also a folder, with all in it"),
+    Param("acks", "acks", "how many replicas must have the deletion durably"),
+)
 FILE = "/v1/files/{path}"
 
 ROUTES = (
@@ -133,13 +140,16 @@ ROUTES = (
         "/v1/files",
         "Files and folders",
         list_files,
-        (Param("prefix", "text", "only names that begin so"),),
+        (
+            Param("prefix", "text", "only names that begin so"),
+            Param("flat", "flag", "folders alone, not what is in them"),
+        ),
         FileInfo,
         "lines",
     ),
     Route("GET", FILE, "A file's content", get_file, media="bytes"),
     Route("HEAD", FILE, "A file's headers", head_file, media="bytes"),
     Route("PUT", FILE, "Store a file", put_file, _PUT, TransferOutcome, status=201, body="bytes"),
-    Route("DELETE", FILE, "Delete a file", delete_file, (), shapes.Deleted),
+    Route("DELETE", FILE, "Delete a file", delete_file, _DELETE, shapes.Deleted),
     Route("GET", "/v1/stat/{path}", "A file's manifest and health", stat_file, (), shapes.FileStatShape),
 )

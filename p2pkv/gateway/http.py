@@ -57,12 +57,15 @@ class Gateway:
         http: Address | str | None = None,
         *,
         config: Mapping[str, Any] | None = None,
+        request_stop: Callable[[], None] = lambda: None,
     ) -> None:
+        """`request_stop` is called where a client asks the peer to leave; whoever runs it sees to that."""
         self.url: str | None = None
         self._home: HomeLike = PlainHome(home) if isinstance(home, Path) else home
         self._http = _address(http)
         self._peer = peer
         self._config = config or {}
+        self._request_stop = request_stop
         self._serving: Serving | None = None
         self._runner: web.AppRunner | None = None
         self._socket_inode: tuple[int, int] | None = None
@@ -75,7 +78,7 @@ class Gateway:
     async def start(self) -> None:
         """Listen. Raises P2pkvError or OSError and leaves nothing behind where it cannot."""
         token = access.token_of(self._home.token)
-        self._serving = Serving(self._peer, token, self._config, ROUTES)
+        self._serving = Serving(self._peer, token, self._config, ROUTES, self._request_stop)
         self._runner = web.AppRunner(
             _application(self._serving),
             access_log=None,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,16 +18,16 @@ from p2pkv.gateway.answers import lines_answer
 from p2pkv.gateway.ports import Progress
 from p2pkv.gateway.routes import Call, Route
 from p2pkv.limits import HTTP_PROGRESS_QUEUED_MAX
-from p2pkv.outcomes import FolderOutcome, TransferOutcome, TransferProgress
+from p2pkv.outcomes import TransferOutcome, TransferProgress
 
-Transfer = Callable[[Progress], Awaitable[Sequence[TransferOutcome | FolderOutcome]]]
+Transfer = Callable[[Progress], Awaitable[TransferOutcome]]
 
 
 async def upload(call: Call) -> web.StreamResponse:
     asked = await bodies.json(call.request, shapes.UploadRequest)
     source = _absolute(asked.path)
 
-    async def transfer(progress: Progress) -> Sequence[TransferOutcome | FolderOutcome]:
+    async def transfer(progress: Progress) -> TransferOutcome:
         return await call.peer.upload(
             source,
             asked.name,
@@ -46,7 +46,7 @@ async def download(call: Call) -> web.StreamResponse:
     asked = await bodies.json(call.request, shapes.DownloadRequest)
     target = _absolute(asked.target)
 
-    async def transfer(progress: Progress) -> Sequence[TransferOutcome | FolderOutcome]:
+    async def transfer(progress: Progress) -> TransferOutcome:
         return await call.peer.download(asked.name, target, byte_range=asked.range, progress=progress)
 
     return await lines_answer(call, _lines(transfer))
@@ -62,7 +62,7 @@ def _absolute(path: str) -> Path:
 
 
 async def _lines(transfer: Transfer) -> AsyncIterator[shapes.TransferLine]:
-    """Progress while it runs (of a reader that is too slow, the oldest is dropped), then the outcomes."""
+    """Progress while it runs (of a reader that is too slow, the oldest is dropped), then the outcome."""
     steps: deque[TransferProgress] = deque(maxlen=HTTP_PROGRESS_QUEUED_MAX)
     changed = asyncio.Event()
 
@@ -78,18 +78,11 @@ async def _lines(transfer: Transfer) -> AsyncIterator[shapes.TransferLine]:
             changed.clear()
             while steps:
                 yield shapes.TransferLine(progress=steps.popleft())
-        for outcome in task.result():
-            yield _outcome_line(outcome)
+        yield shapes.TransferLine(outcome=task.result())
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError, Exception):
             await task
-
-
-def _outcome_line(outcome: TransferOutcome | FolderOutcome) -> shapes.TransferLine:
-    if isinstance(outcome, FolderOutcome):
-        return shapes.TransferLine(folder=outcome)
-    return shapes.TransferLine(outcome=outcome)
 
 
 ROUTES = (

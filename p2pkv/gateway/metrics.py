@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
@@ -29,9 +29,9 @@ _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_]+")
 class Metrics:
     """Counts requests and tells everything in the text format."""
 
-    def __init__(self, status: Callable[[], Status]) -> None:
+    def __init__(self, status: Callable[[], Awaitable[Status]]) -> None:
+        self._status = status
         self.registry = CollectorRegistry()
-        self.registry.register(_StatusCollector(status))
         labels = ["method", "route"]
         self._requests = Counter(
             "p2pkv_http_requests", "HTTP requests answered", [*labels, "status"], registry=self.registry
@@ -44,19 +44,20 @@ class Metrics:
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(method, route).observe(seconds)
 
-    def text(self) -> bytes:
-        return generate_latest(self.registry)
+    async def text(self) -> bytes:
+        of_status = CollectorRegistry()
+        of_status.register(_StatusCollector(await self._status()))
+        return generate_latest(of_status) + generate_latest(self.registry)
 
 
 class _StatusCollector(Collector):
-    def __init__(self, status: Callable[[], Status]) -> None:
+    """One status, told once."""
+
+    def __init__(self, status: Status) -> None:
         self._status = status
 
-    def describe(self) -> list[Metric]:
-        return []  # known only when asked: the peer may have no status yet
-
     def collect(self) -> Iterator[Metric]:
-        status = self._status()
+        status = self._status
         yield InfoMetricFamily("p2pkv_peer", "This peer", value={"node": status.node, "version": status.version})
         for field, (name, about) in _GAUGES.items():
             value = getattr(status, field)

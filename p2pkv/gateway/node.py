@@ -14,11 +14,11 @@ from p2pkv.outcomes import ContactInfo, Status
 
 
 async def status(call: Call) -> web.StreamResponse:
-    return json_answer(call.peer.status())
+    return json_answer(await call.peer.status())
 
 
 async def peers(call: Call) -> web.StreamResponse:
-    return json_answer(call.peer.peers())
+    return json_answer(await call.peer.peers())
 
 
 async def config(call: Call) -> web.StreamResponse:
@@ -35,12 +35,12 @@ async def repair(call: Call) -> web.StreamResponse:
 
 async def stop(call: Call) -> web.StreamResponse:
     """Ask the peer to stop; the answer is on its way before anything closes."""
-    call.peer.request_stop()
+    call.serving.request_stop()
     return json_answer(shapes.Stopping(True), 202)
 
 
 async def metrics(call: Call) -> web.StreamResponse:
-    return web.Response(body=call.serving.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    return web.Response(body=await call.serving.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 ROUTES = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +11,6 @@ from p2pkv.outcomes import (
     ContactInfo,
     FileInfo,
     FileStat,
-    FolderOutcome,
     LookupTrace,
     Order,
     PutOutcome,
@@ -49,7 +48,7 @@ class PlainHome:
 
 
 class PeerLike(Protocol):
-    """The operations of a running peer. Every one may raise P2pkvError."""
+    """The operations of a running peer, as `Peer` has them. Every one may raise P2pkvError."""
 
     async def put(
         self,
@@ -90,7 +89,7 @@ class PeerLike(Protocol):
 
     async def count(self, key: Key, *, prefix: str = "") -> int: ...
 
-    async def delete(self, key: Key, *, name: str | None = None) -> int: ...
+    async def delete(self, key: Key, *, name: str | None = None, acks: Acks = "quorum") -> int: ...
 
     def watch(self, key: Key, *, after: str | None = None) -> AsyncIterator[Record]: ...
 
@@ -107,7 +106,7 @@ class PeerLike(Protocol):
         once: bool = False,
         acks: Acks = "quorum",
         progress: Progress | None = None,
-    ) -> Sequence[TransferOutcome | FolderOutcome]: ...
+    ) -> TransferOutcome: ...
 
     async def download(
         self,
@@ -116,21 +115,21 @@ class PeerLike(Protocol):
         *,
         byte_range: ByteRange | None = None,
         progress: Progress | None = None,
-    ) -> Sequence[TransferOutcome | FolderOutcome]: ...
+    ) -> TransferOutcome: ...
 
     async def open_file(
         self, name_or_link: str, *, byte_range: ByteRange | None = None
     ) -> tuple[FileInfo, AsyncIterator[bytes]]: ...
 
-    def list_files(self, prefix: str = "") -> AsyncIterator[FileInfo]: ...
+    def list_files(self, prefix: str = "", *, recursive: bool = True) -> AsyncIterator[FileInfo]: ...
 
-    async def delete_file(self, name: str) -> int: ...
+    async def delete_file(self, name: str, *, recursive: bool = False, acks: Acks = "quorum") -> int: ...
 
     async def stat_file(self, name: str) -> FileStat: ...
 
-    def status(self) -> Status: ...
+    async def status(self) -> Status: ...
 
-    def peers(self) -> list[ContactInfo]: ...
+    async def peers(self) -> list[ContactInfo]: ...
 
     async def where(self, key: Key) -> list[ReplicaInfo]: ...
 
@@ -139,7 +138,5 @@ class PeerLike(Protocol):
     async def verify(self) -> dict[str, Any]: ...
 
     async def repair(self) -> dict[str, Any]: ...
-
-    def request_stop(self) -> None: ...
 
     def events(self) -> AsyncIterator[dict[str, Any]]: ...

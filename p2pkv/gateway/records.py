@@ -6,23 +6,12 @@ from typing import Any
 
 from aiohttp import web
 
-from p2pkv.errors import IncompleteError, InvalidError, NotFoundError
+from p2pkv.errors import InvalidError, NotFoundError
 from p2pkv.gateway import bodies, shapes
 from p2pkv.gateway.answers import bytes_answer, json_answer, lines_answer
 from p2pkv.gateway.pipe import closing
 from p2pkv.gateway.routes import Call, Param, Route
-from p2pkv.outcomes import LookupTrace, PutOutcome, Record, ReplicaInfo
-
-
-class NotReachedError(IncompleteError):
-    """Fewer replicas acknowledged than were asked for; `outcome` says which."""
-
-    def __init__(self, outcome: PutOutcome) -> None:
-        reasons = "; ".join(f"{failure.address}: {failure.reason}" for failure in outcome.failures[:3])
-        message = f"{outcome.stored} of the needed {outcome.needed} replicas stored it"
-        message += f" ({reasons})" if reasons else ""
-        super().__init__(message, "try again (a repeated put is harmless), or ask for fewer with acks")
-        self.outcome = outcome
+from p2pkv.outcomes import Acks, LookupTrace, Record, ReplicaInfo
 
 
 async def list_keys(call: Call) -> web.StreamResponse:
@@ -72,8 +61,6 @@ async def _put(call: Call, name: str | None, if_version: str | None) -> web.Stre
         ttl_s=values["ttl"],
         acks=values["acks"] or "quorum",
     )
-    if not outcome.reached:
-        raise NotReachedError(outcome)
     return json_answer(shapes.put_line(outcome), 201)
 
 
@@ -89,11 +76,12 @@ async def _put_many(call: Call) -> web.StreamResponse:
 
 
 async def delete_key(call: Call) -> web.StreamResponse:
-    return json_answer(shapes.Deleted(await call.peer.delete(call.key)))
+    return json_answer(shapes.Deleted(await call.peer.delete(call.key, acks=call.values["acks"] or "quorum")))
 
 
 async def delete_record(call: Call) -> web.StreamResponse:
-    return json_answer(shapes.Deleted(await call.peer.delete(call.key, name=call.name)))
+    acks: Acks = call.values["acks"] or "quorum"
+    return json_answer(shapes.Deleted(await call.peer.delete(call.key, name=call.name, acks=acks)))
 
 
 async def get_record(call: Call) -> web.StreamResponse:
@@ -146,6 +134,7 @@ _PUT = (
     Param("ttl", "seconds", "how long the record lives"),
     Param("acks", "acks", "how many replicas must have it durably"),
 )
+_DELETE = (Param("acks", "acks", "how many replicas must have the deletion durably"),)
 _GET = (
     Param("name", "text", "only the record of this name"),
     _PREFIX,
@@ -174,10 +163,10 @@ ROUTES = (
     ),
     Route("GET", KEY, "The records of a key", get_records, _GET, shapes.RecordLine, **_LINES),
     Route("POST", KEY, "Put a record, or many", post_records, (_NAME, *_PUT), shapes.PutLine, status=201, body="value"),
-    Route("DELETE", KEY, "Delete all records of a key", delete_key, (), shapes.Deleted),
+    Route("DELETE", KEY, "Delete all records of a key", delete_key, _DELETE, shapes.Deleted),
     Route("GET", RECORD, "One record", get_record, _GET_ONE, shapes.RecordLine),
     Route("PUT", RECORD, "Put a record under a name", put_record, _PUT, shapes.PutLine, status=201, body="bytes"),
-    Route("DELETE", RECORD, "Delete a record", delete_record, (), shapes.Deleted),
+    Route("DELETE", RECORD, "Delete a record", delete_record, _DELETE, shapes.Deleted),
     Route("GET", "/v1/count/{key}", "The number of records of a key", count, (_PREFIX,), shapes.Count),
     Route("GET", "/v1/watch/{key}", "Records as they arrive", watch, (_AFTER,), shapes.RecordLine, **_LINES),
     Route("GET", "/v1/where/{key}", "Who holds a key", where, (), list[ReplicaInfo]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,8 +16,16 @@ from p2pkv.gateway.routes import Route
 class Serving:
     """The state of one gateway."""
 
-    def __init__(self, peer: PeerLike, token: str, config: Mapping[str, Any], routes: Sequence[Route]) -> None:
+    def __init__(
+        self,
+        peer: PeerLike,
+        token: str,
+        config: Mapping[str, Any],
+        routes: Sequence[Route],
+        request_stop: Callable[[], None],
+    ) -> None:
         self.peer = peer
+        self.request_stop = request_stop
         self.token = token
         self.config = dict(config)
         self.routes = routes

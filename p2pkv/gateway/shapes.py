@@ -20,7 +20,6 @@ from p2pkv.outcomes import (
     ChunkStat,
     FileInfo,
     FileStat,
-    FolderOutcome,
     PutOutcome,
     Record,
     ReplicaFailure,
@@ -122,11 +121,10 @@ class End(msgspec.Struct, frozen=True):
 
 
 class TransferLine(msgspec.Struct, frozen=True):
-    """A line of a local upload or download: exactly one of the three."""
+    """A line of a local upload or download: exactly one of the two."""
 
     progress: TransferProgress | UnsetType = UNSET
     outcome: TransferOutcome | UnsetType = UNSET
-    folder: FolderOutcome | UnsetType = UNSET
 
 
 class UploadRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -250,6 +248,10 @@ def error_of(problem: Problem) -> P2pkvError:
     kind = _ERRORS.get(problem.type) or _BY_EXIT_CODE.get(problem.exit_code, P2pkvError)
     if kind is RefusedError:
         return RefusedError(problem.detail, problem.mend, current=problem.current or "")
+    if kind is IncompleteError:
+        return IncompleteError(
+            problem.detail, problem.mend, outcome=put_of(problem.outcome) if problem.outcome else None
+        )
     return kind(problem.detail, problem.mend)
 
 

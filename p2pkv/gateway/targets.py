@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from p2pkv.errors import InvalidError
+
 Value = str | bytes | int | float | bool | None
 
 
@@ -20,6 +22,13 @@ def segment(data: bytes | str) -> str:
 def file_target(name: str) -> str:
     """The path of a file or link, whole in one segment so that no program rewrites it on the way."""
     return f"/v1/files/{segment(name)}"
+
+
+def stream_name(name: str | None, to: str) -> str:
+    """The full name of a stream that goes to a folder. Raises InvalidError where it has none."""
+    if not name:
+        raise InvalidError("a stream has no name of its own", "give it one")
+    return "/".join(part for part in (to.rstrip("/"), name) if part)
 
 
 def query(values: Mapping[str, Value]) -> str:

@@ -59,6 +59,7 @@ class PeerProtocol(RpcProtocol, KademliaProtocol):  # type: ignore[misc]
         self.stock_store: StockStore = self._store_in_storage
         self.stock_find: StockFind = self._find_in_storage
         self.on_contact_added: list[Callable[[Contact], None]] = []
+        self.on_contact_gone: list[Callable[[Contact], None]] = []
         self.former: deque[Contact] = deque(maxlen=CONTACTS_FORMER_MAX)  # evicted; they may come back
         self._introductions = Introductions(self)
 
@@ -174,6 +175,8 @@ class PeerProtocol(RpcProtocol, KademliaProtocol):  # type: ignore[misc]
     def _evict(self, contact: Contact) -> None:
         self.counters["contacts_evicted"] += 1
         replacement = self.router.remove_contact(contact)
+        for hook in self.on_contact_gone:
+            hook(contact)
         self._introductions.remembered.keep(contact)
         self.former.append(contact)
         if replacement is not None:

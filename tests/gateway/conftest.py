@@ -30,7 +30,7 @@ def peer() -> FakePeer:
 
 @pytest.fixture
 async def gateway(peer: FakePeer, home: Path) -> AsyncIterator[Gateway]:
-    gateway = Gateway(peer, home, ("127.0.0.1", 0), config={"k": 8})
+    gateway = Gateway(peer, home, ("127.0.0.1", 0), config={"k": 8}, request_stop=peer.request_stop)
     await gateway.start()
     yield gateway
     await gateway.stop()

@@ -24,6 +24,7 @@ from p2pkv.outcomes import (
     TransferOutcome,
     TransferProgress,
 )
+from p2pkv.translation import reached
 
 NODE = "ab" * 20
 
@@ -59,7 +60,7 @@ class FakePeer:
         name = options.get("name")
         if options.get("once") and name in names:
             raise RefusedError("it exists", "choose another name", current="v0")
-        return self._store(raw(key), name, value)
+        return reached(self._store(raw(key), name, value), "the record")
 
     def _store(self, key: bytes, name: str | None, value: bytes) -> PutOutcome:
         records = self.records.setdefault(key, [])
@@ -103,7 +104,7 @@ class FakePeer:
     async def count(self, key, *, prefix="") -> int:
         return sum(r.name.startswith(prefix) for r in self.records.get(raw(key), []))
 
-    async def delete(self, key, *, name=None) -> int:
+    async def delete(self, key, *, name=None, acks="quorum") -> int:
         records = self.records.get(raw(key), [])
         kept = [] if name is None else [r for r in records if r.name != name]
         self.records[raw(key)] = kept
@@ -153,7 +154,7 @@ class FakePeer:
         finally:
             self.running -= 1
         self.files[name] = content
-        return [self._outcome(name, content)]
+        return self._outcome(name, content)
 
     async def download(self, name_or_link, target, *, byte_range=None, progress=None):
         content = self.files[self._info(name_or_link).name]
@@ -162,7 +163,7 @@ class FakePeer:
         if byte_range:
             content = content[byte_range[0] : byte_range[1] + 1]
         target.write_bytes(content)
-        return [self._outcome(name_or_link, content)]
+        return self._outcome(name_or_link, content)
 
     def _outcome(self, name: str, content: bytes) -> TransferOutcome:
         return TransferOutcome(name, f"p2pkv:{name}", len(content), "00", 1, 1, 8, 0.5)
@@ -184,12 +185,12 @@ class FakePeer:
         finally:
             self.running -= 1
 
-    async def list_files(self, prefix=""):
+    async def list_files(self, prefix="", *, recursive=True):
         for name in sorted(self.files):
             if name.startswith(prefix):
                 yield self._info(name)
 
-    async def delete_file(self, name) -> int:
+    async def delete_file(self, name, *, recursive=False, acks="quorum") -> int:
         self._info(name)
         del self.files[name]
         return 1
@@ -199,7 +200,7 @@ class FakePeer:
         return FileStat(self._info(name), f"p2pkv:{name}", 1, [ChunkStat("00" * 32, 5, replicas)])
 
     # --- the peer ---
-    def status(self) -> Status:
+    async def status(self) -> Status:
         return Status(
             node=NODE,
             author="cd" * 32,
@@ -223,7 +224,7 @@ class FakePeer:
             counters=dict(self.counters),
         )
 
-    def peers(self) -> list[ContactInfo]:
+    async def peers(self) -> list[ContactInfo]:
         return self.contacts
 
     async def where(self, key) -> list[ReplicaInfo]:

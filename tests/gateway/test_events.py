@@ -52,12 +52,12 @@ async def test_the_stream_ends_when_the_peer_stops(unix, gateway):
         assert (await response.content.read()).startswith(b":")
 
 
-def test_time_passing_is_no_change():
+async def test_time_passing_is_no_change():
     contact = ContactInfo(NODE, "127.0.0.1:1", "p2pkv", 1.5, 10.0, 1.0, 0)
     later = msgspec.structs.replace(contact, age_s=70.4, idle_s=61.4)
     before, after = contact_state(contact, 1000.0), contact_state(later, 1060.0)
     assert contacts_difference({NODE: before}, {NODE: after}) == {}
-    status = FakePeer().status()
+    status = await FakePeer().status()
     assert (
         difference(status_state(status, 100.0), status_state(msgspec.structs.replace(status, uptime_s=72.9), 160.0))
         == {}

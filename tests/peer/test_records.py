@@ -213,7 +213,7 @@ async def test_an_ephemeral_peer_reads_and_writes_and_keeps_nothing(small: Swarm
         outcome = await guest.put("guest", b"was here")
         assert outcome.asked == 8
         assert await values(guest, "guest") == [b"was here"]
-        assert guest.status().records == 0
+        assert (await guest.status()).records == 0
     assert await values(small.peers[5], "guest") == [b"was here"]
-    known = {info.node for peer in small.peers for info in peer.peers()}
+    known = {info.node for peer in small.peers for info in await peer.peers()}
     assert guest.node.identity.node_id.hex() not in known

@@ -24,7 +24,7 @@ async def stock(swarm: Swarm) -> AsyncIterator[Server]:
     await server.listen(0, interface="127.0.0.1")
     await server.bootstrap([parse_address(swarm.peers[0].address)])
     async with asyncio.timeout(20):
-        while not any(info.kind == "stock" for peer in swarm.peers for info in peer.peers()):
+        while "stock" not in [info.kind for peer in swarm.peers for info in await peer.peers()]:
             await asyncio.sleep(0.02)
     yield server
     server.stop()

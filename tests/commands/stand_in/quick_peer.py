@@ -60,7 +60,7 @@ class Peer(FakePeer):
         except TimeoutError:
             raise UnreachableError("nobody answers") from None
 
-    def status(self):
+    async def status(self):
         udp = [format_address(*transport.get_extra_info("sockname")[:2]) for transport in self.transports]
         node = hashlib.sha1(str(self.home and self.home.folder).encode()).hexdigest()
-        return msgspec.structs.replace(super().status(), node=node, udp=udp, http=self.http_url)
+        return msgspec.structs.replace(await super().status(), node=node, udp=udp, http=self.http_url)

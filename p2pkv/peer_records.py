@@ -1,0 +1,181 @@
+"""What users do with records: the half of `Peer` between their words and the swarm's drafts and versions.
+
+Owns no state; the peer has it. `Client` has the same methods with the same results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+
+import msgspec
+
+from p2pkv.core.drafts import Draft
+from p2pkv.core.records import Flag, encode_cursor, version_token
+from p2pkv.errors import InvalidError, NotFoundError
+from p2pkv.files.values import load_value
+from p2pkv.limits import BATCH_RECORDS_MAX
+from p2pkv.outcomes import Acks, Order, PutOutcome, Record
+from p2pkv.peer_events import Events, shown
+from p2pkv.swarm.environment import Environment
+from p2pkv.swarm.node import SwarmNode
+from p2pkv.translation import (
+    INTERNAL_KEYS,
+    Key,
+    Translator,
+    checked_key,
+    checked_name,
+    each,
+    reached,
+)
+from p2pkv.units import Value
+from p2pkv.watching import Watch
+
+
+class PeerRecords:
+    """The operations on records."""
+
+    env: Environment
+    node: SwarmNode
+    _translator: Translator
+    _events: Events
+
+    async def put(
+        self,
+        key: Key,
+        value: Value,
+        *,
+        name: str | None = None,
+        once: bool = False,
+        own: bool = False,
+        if_version: str | None = None,
+        ttl_s: float | None = None,
+        acks: Acks = "quorum",
+    ) -> PutOutcome:
+        """Add a record, or replace the one of that name. A long value may come in pieces.
+
+        Raises RefusedError (write-once, another's record, another version), IncompleteError where fewer replicas than
+        `acks` asks have it durably; the error's `outcome` says which failed and why.
+        """
+        key_bytes = checked_key(key)
+        if (once or if_version) and not name:
+            raise InvalidError("write-once and compare-and-set need the record's name", "give a name")
+        flags = (Flag.ONCE if once else 0) | (Flag.OWN if own else 0)
+        draft = await self._translator.draft(value, self._name(name), flags=flags, ttl_s=ttl_s, acks=acks)
+        outcome = await self.node.records.put(key_bytes, draft, acks=acks, if_version=if_version)
+        self._events.put(key_bytes, outcome)
+        return reached(outcome, f"record {outcome.name}")
+
+    async def put_many(
+        self,
+        key: Key,
+        values: Iterable[bytes] | AsyncIterable[bytes],
+        *,
+        own: bool = False,
+        ttl_s: float | None = None,
+        acks: Acks = "quorum",
+    ) -> AsyncIterator[PutOutcome]:
+        """Add a record a value, many to a message. Yields every outcome in order, short ones too: look at `reached`."""
+        key_bytes = checked_key(key)
+        flags = Flag.OWN if own else 0
+        batch: list[Draft] = []
+        async for value in each(values):
+            batch.append(await self._translator.draft(value, self._name(None), flags=flags, ttl_s=ttl_s, acks=acks))
+            if len(batch) >= BATCH_RECORDS_MAX:
+                async for outcome in self._put_batch(key_bytes, batch, acks):
+                    yield outcome
+                batch = []
+        async for outcome in self._put_batch(key_bytes, batch, acks):
+            yield outcome
+
+    async def _put_batch(self, key: bytes, batch: list[Draft], acks: Acks) -> AsyncIterator[PutOutcome]:
+        async for outcome in self.node.records.put_many(key, batch, acks=acks):
+            self._events.put(key, outcome)
+            yield outcome
+
+    async def get(
+        self,
+        key: Key,
+        *,
+        name: str | None = None,
+        prefix: str = "",
+        limit: int | None = None,
+        after: str | None = None,
+        reverse: bool = False,
+        order: Order = "time",
+    ) -> AsyncIterator[Record]:
+        """The records of a key, oldest first, streamed; nothing where it has none.
+
+        Ends normally only where nothing can be missing. Raises IncompleteError where too few replicas answer, after
+        yielding what is certain.
+        """
+        key_bytes = checked_key(key)
+        if name is not None:
+            for version in await self.node.records.read_name(key_bytes, checked_name(name)):
+                yield await self._translator.record(version)
+            return
+        versions = self.node.records.read(
+            key_bytes, order=order, prefix=prefix.encode(), after=after, limit=limit, reverse=reverse
+        )
+        async for version in versions:
+            yield await self._translator.record(version)
+
+    async def stream(self, key: Key, record: Record) -> AsyncIterator[bytes]:
+        """The value of a record in pieces, however long. Raises NotFoundError where it was replaced meanwhile."""
+        if record.value is not None:
+            yield record.value
+            return
+        for version in await self.node.records.read_name(checked_key(key), record.name.encode()):
+            if version_token(version) == record.version:
+                async for piece in load_value(version, self.node.chunks):
+                    yield piece
+                return
+        raise NotFoundError(f"record {record.name} was replaced while it was read", "read it again")
+
+    async def count(self, key: Key, *, prefix: str = "") -> int:
+        """How many records a key has, without fetching them. Raises IncompleteError."""
+        return await self.node.records.count(checked_key(key), prefix=prefix.encode())
+
+    async def delete(self, key: Key, *, name: str | None = None, acks: Acks = "quorum") -> int:
+        """Delete a key's records, or those of one name; how many. Raises RefusedError, IncompleteError."""
+        key_bytes = checked_key(key)
+        if name is not None:
+            outcomes = await self.node.records.delete(key_bytes, checked_name(name), acks=acks)
+        else:
+            outcomes = [outcome async for outcome in self.node.records.delete_all(key_bytes, acks=acks)]
+        self._events.emit("delete", key=shown(key_bytes), name=name, count=len(outcomes))
+        for outcome in outcomes:
+            reached(outcome, f"the deletion of {outcome.name}")
+        return len(outcomes)
+
+    async def keys(self, prefix: Key = b"") -> AsyncIterator[tuple[bytes, int]]:
+        """The keys whose pages this peer holds, with their numbers of records; folders are left out."""
+        wanted = prefix.encode(errors="surrogateescape") if isinstance(prefix, str) else prefix
+        after = b""
+        while pages := await self.node.store.keys(wanted, after):
+            for page in pages:
+                if page.live and not page.key.startswith(INTERNAL_KEYS):
+                    yield page.key, page.live
+            after = pages[-1].key
+
+    async def watch(self, key: Key, *, after: str | None = None) -> AsyncIterator[Record]:
+        """Records of a key from now on (or behind a cursor), as they arrive, each once, until the caller leaves.
+
+        A record's `cursor` is here the newest position told, so that a watch that resumes there doubles nothing.
+        Peers may come and go; raises IncompleteError where the key cannot be read for a minute.
+        """
+        key_bytes = checked_key(key)
+        read = self.node.records.reader.read
+        watch = Watch(lambda position: read(key_bytes, after=position), self.env.now_s)
+        await watch.begin(await self._newest(key_bytes) if after is None else after)
+        async for version in watch.arrivals():
+            record = await self._translator.record(version)
+            yield msgspec.structs.replace(record, cursor=watch.cursor)
+
+    async def _newest(self, key: bytes) -> str:
+        """The position of the newest record; empty where there is none."""
+        async for version in self.node.records.reader.read(key, reverse=True, limit=1):
+            return encode_cursor(version)
+        return ""
+
+    def _name(self, name: str | None) -> bytes:
+        return checked_name(name) if name is not None else self.node.records.unique_name()
