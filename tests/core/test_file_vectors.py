@@ -13,7 +13,7 @@ from p2pkv.core.sealing import Seal, content_hasher
 from p2pkv.files import names
 from p2pkv.ids import ChunkID, chunk_id_of
 
-VECTORS = json.loads((Path(__file__).parent / "file_vectors.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[2] / "docs" / "vectors.json").read_text())["files"]
 KEY = bytes.fromhex(VECTORS["key"])
 SEAL = Seal(KEY, bytes.fromhex(VECTORS["salt"]))
 

@@ -1,0 +1,209 @@
+"""`docs/vectors.json` is what the code reads and writes, byte by byte; `docs/protocol.md` names all that the code has.
+
+To write the vectors anew, on purpose: `P2PKV_TESTS_REWRITE=1 pytest tests/test_protocol_vectors.py`. A change of an
+existing vector is a change of the wire.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from itertools import permutations
+from typing import Any
+
+import msgspec
+import pytest
+
+from p2pkv import wire
+from p2pkv.core.chunking import decode_list_chunk
+from p2pkv.core.consensus import AcceptorState
+from p2pkv.core.manifest import decode_list, decode_meta
+from p2pkv.core.records import Cursor, Version, check_shape, content_hash, decode_cursor, merge, rank
+from p2pkv.core.replication import digest_of
+from p2pkv.errors import RemoteError
+from p2pkv.ids import ChunkID, PublicKey, chunk_id_of, node_id_of, place_of_chunk, place_of_key
+from p2pkv.limits import CHUNK_BYTES_MAX
+from p2pkv.swarm.identity import Identity, verify
+from p2pkv.swarm.replica import genuine
+from tests import protocol_vectors
+
+if os.environ.get("P2PKV_TESTS_REWRITE"):
+    protocol_vectors.rewrite()
+VECTORS = protocol_vectors.load()
+IDS, RECORDS = VECTORS["ids"], VECTORS["records"]
+VERSIONS = {vector["what"]: vector for vector in RECORDS["versions"]}
+DECODE_VERSION = wire.decoder_of(Version)
+
+
+def _version(encoded: str) -> Version:
+    version: Version = wire.decoded(DECODE_VERSION, bytes.fromhex(encoded))
+    return version
+
+
+def test_the_code_makes_these_very_vectors() -> None:
+    made = json.loads(json.dumps(protocol_vectors.build(VECTORS["files"])))
+    assert made == VECTORS
+
+
+# --- frames ---
+
+
+@pytest.mark.parametrize("vector", VECTORS["frames"], ids=lambda vector: vector["what"])
+def test_frames_are_read_and_written(vector: dict[str, Any]) -> None:
+    datagram = bytes.fromhex(vector["datagram"])
+    example = protocol_vectors.Example(vector["what"], vector["method"], datagram)
+    assert protocol_vectors.show_frame(example) == vector
+    frame = wire.parse_frame(datagram)
+    trailer = wire.trailer(frame.extension) if frame.extension else b""
+    assert bytes([frame.kind]) + frame.message_id + _body_again(frame, vector["method"]) + trailer == datagram
+
+
+def _body_again(frame: wire.Frame, method: str) -> bytes:
+    if frame.kind == wire.ERROR:
+        error = wire.parse_fault(frame.body)
+        return wire.encode((error.code, error.detail))
+    asked, answered = protocol_vectors.TYPES[method]
+    if frame.kind == wire.REPLY:
+        return wire.encode(wire.decoded(wire.decoder_of(answered), frame.body))
+    request = wire.parse_request(frame.body)
+    return wire.request_body(request.method, wire.decoded(wire.decoder_of(asked), request.args))
+
+
+def test_every_method_has_a_frame_or_a_message_both_ways() -> None:
+    framed = {(vector["method"], "reply" if vector["type"] else "request") for vector in VECTORS["frames"]}
+    spoken = {(vector["method"], vector["part"]) for vector in VECTORS["messages"]}
+    needed = {(method, part) for method in protocol_vectors.TYPES for part in ("request", "reply")}
+    assert needed <= framed | spoken
+
+
+def test_a_later_extension_is_understood_as_far_as_we_know_it() -> None:
+    later = VECTORS["odd_frames"]["later"]
+    example = protocol_vectors.Example(later["what"], later["method"], bytes.fromhex(later["datagram"]))
+    assert protocol_vectors.show_frame(example) == later
+    assert later["extension"]["version"] == 2
+
+
+@pytest.mark.parametrize("datagram", VECTORS["odd_frames"]["not_a_frame"].values())
+def test_what_is_no_frame(datagram: str) -> None:
+    with pytest.raises(RemoteError, match="malformed"):
+        wire.parse_frame(bytes.fromhex(datagram))
+
+
+@pytest.mark.parametrize("datagram", VECTORS["odd_frames"]["body_malformed"].values())
+def test_what_is_a_frame_with_a_malformed_body(datagram: str) -> None:
+    frame = wire.parse_frame(bytes.fromhex(datagram))
+    assert frame.extension is None
+    with pytest.raises(RemoteError, match="malformed"):
+        wire.parse_request(frame.body)
+
+
+def test_the_padded_request_entitles_to_a_full_answer() -> None:
+    (padded,) = (vector for vector in VECTORS["frames"] if vector["what"].startswith("padded"))
+    spare = len(bytes.fromhex(padded["datagram"])) - wire.PADDED_REQUEST_BYTES
+    assert 0 <= spare <= 1  # a long padding has a head of one byte more
+
+
+def test_the_proof_holds() -> None:
+    (proven,) = (vector for vector in VECTORS["frames"] if "with proof" in vector["what"])
+    extension = {name: proven["extension"][name] for name in ("node_id", "public_key", "proof")}
+    key, text = bytes.fromhex(extension["public_key"]), bytes.fromhex(IDS["proof_text"])
+    assert node_id_of(PublicKey(key)).hex() == extension["node_id"] == IDS["peers"][1]["node_id"]
+    assert verify(key, text, bytes.fromhex(extension["proof"]))
+    assert bytes.fromhex(proven["message_id"]) in text
+
+
+# --- ids ---
+
+
+def test_ids() -> None:
+    for peer in IDS["peers"]:
+        identity = Identity(bytes.fromhex(peer["seed"]))
+        assert (identity.public_key.hex(), identity.node_id.hex()) == (peer["public_key"], peer["node_id"])
+    assert place_of_key(bytes.fromhex(IDS["key"]["key"])).hex() == IDS["key"]["place"]
+    chunk_id = chunk_id_of(bytes.fromhex(IDS["chunk"]["stored"]))
+    assert (chunk_id.hex(), place_of_chunk(chunk_id).hex()) == (IDS["chunk"]["id"], IDS["chunk"]["place"])
+
+
+def test_the_view_is_the_same_from_both_sides() -> None:
+    for peer, other in permutations(IDS["peers"]):
+        view = protocol_vectors.view_of(bytes.fromhex(peer["seed"]), [bytes.fromhex(other["node_id"])], 8)
+        assert view.hex() == IDS["view"]["view"]
+
+
+# --- messages and records ---
+
+
+@pytest.mark.parametrize("vector", VECTORS["messages"], ids=lambda vector: vector["message"])
+def test_messages_are_read_and_written(vector: dict[str, Any]) -> None:
+    encoded = bytes.fromhex(vector["encoded"])
+    assert protocol_vectors.show_message(vector["method"], vector["part"], encoded) == vector
+    type_ = protocol_vectors.TYPES[vector["method"]][vector["part"] == "reply"]
+    assert wire.encode(wire.decoded(wire.decoder_of(type_), encoded)) == encoded
+    longer = wire.encode([*msgspec.msgpack.decode(encoded), "a field of a later version"])
+    assert wire.decoded(wire.decoder_of(type_), longer) == wire.decoded(wire.decoder_of(type_), encoded)
+
+
+@pytest.mark.parametrize("what", VERSIONS)
+def test_versions_are_read_and_written(what: str) -> None:
+    vector = VERSIONS[what]
+    version = _version(vector["encoded"])
+    check_shape(version)
+    assert protocol_vectors.show_version(what, version) == vector
+    assert wire.encode(version).hex() == vector["encoded"]
+    assert genuine(bytes.fromhex(vector["key"]), version)
+    assert decode_cursor(vector["cursor"]) == Cursor(version.clock, version.name, version.owner)
+
+
+@pytest.mark.parametrize("order", list(permutations(RECORDS["rank_ascending"]))[::97])
+def test_the_highest_rank_wins_in_whatever_order_versions_come(order: tuple[str, ...]) -> None:
+    standing = None
+    for what in order:
+        standing = merge(standing, _version(VERSIONS[what]["encoded"]))
+    assert standing is not None and wire.encode(standing).hex() == VERSIONS[RECORDS["rank_ascending"][-1]]["encoded"]
+    ranks = [rank(_version(VERSIONS[what]["encoded"])) for what in RECORDS["rank_ascending"]]
+    assert ranks == sorted(set(ranks))
+
+
+def test_digests_of_runs() -> None:
+    for vector in RECORDS["digests"]:
+        assert digest_of(_version(encoded) for encoded in vector["versions"]).hex() == vector["digest"]
+
+
+def test_cursor_and_register() -> None:
+    for name, type_ in (("cursor", Cursor), ("register", AcceptorState)):
+        value = wire.decoded(wire.decoder_of(type_), bytes.fromhex(RECORDS[name]["encoded"]))
+        assert protocol_vectors.shown(value) == RECORDS[name]["fields"]
+        assert wire.encode(value).hex() == RECORDS[name]["encoded"]
+
+
+# --- manifests ---
+
+
+def test_chunk_lists_level_upon_level() -> None:
+    lowest, root = VECTORS["manifests"]["lists"]
+    for vector in (lowest, root):
+        a_list = decode_list(bytes.fromhex(vector["encoded"]))
+        assert protocol_vectors.shown(a_list) == vector["fields"]
+        assert a_list.encode().hex() == vector["encoded"]
+    (entry,) = decode_list(bytes.fromhex(root["encoded"])).entries
+    stored = bytes.fromhex(lowest["stored_chunk"])
+    assert chunk_id_of(stored) == entry.id
+    below = decode_list(decode_list_chunk(stored), level=0, size_bytes=entry.size_bytes)
+    assert all(ref.size_bytes <= CHUNK_BYTES_MAX for ref in below.entries)
+
+
+def test_file_metas() -> None:
+    for vector in VECTORS["manifests"]["metas"]:
+        meta = decode_meta(bytes.fromhex(vector["encoded"]))
+        assert protocol_vectors.shown(meta) == vector["fields"]
+        assert meta.encode().hex() == vector["encoded"]
+
+
+def test_a_version_told_apart_by_its_content_alone() -> None:
+    version = _version(VERSIONS["plain"]["encoded"])
+    assert content_hash(msgspec.structs.replace(version, signature=bytes(64))) == content_hash(version)
+
+
+def test_chunk_ids_of_the_files_section() -> None:
+    for chunk in VECTORS["files"]["chunks"]:
+        assert ChunkID(bytes.fromhex(chunk["id"])) == chunk_id_of(bytes.fromhex(chunk["stored"]))
