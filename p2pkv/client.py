@@ -31,6 +31,7 @@ from p2pkv.outcomes import (
     PutOutcome,
     Record,
     ReplicaInfo,
+    Sighting,
     Status,
     TransferOutcome,
     TransferProgress,
@@ -228,6 +229,10 @@ class Client:
 
     async def peers(self) -> list[ContactInfo]:
         return await self._json("GET", "/v1/peers", list[ContactInfo])
+
+    async def seen_as(self) -> list[Sighting]:
+        """From which address the peer's datagrams come, as a few of its contacts see it."""
+        return await self._json("GET", "/v1/seen-as", list[Sighting])
 
     async def where(self, key: Key) -> list[ReplicaInfo]:
         return await self._json("GET", f"/v1/where/{segment(key)}", list[ReplicaInfo])

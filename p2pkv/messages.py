@@ -6,12 +6,13 @@ extension and the stock methods are `wire.py`'s. docs/protocol.md spells every l
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from p2pkv.core.records import Cursor, Version
-from p2pkv.wire import Method, NodeTuple
+from p2pkv.wire import PORT_MAX, Method, NodeTuple
 
 
 class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -157,6 +158,20 @@ class GetPieceReply(Message, frozen=True):
     data: bytes
 
 
+# --- contacts ---
+
+
+class ReachableAt(Message, frozen=True):
+    """The sender is reached at this address, whatever address its datagrams come from."""
+
+    host: Annotated[str, Meta(max_length=64)]  # numeric
+    port: Annotated[int, Meta(ge=1, le=PORT_MAX)]
+
+
+class ReachableAtReply(Message, frozen=True):
+    taken: bool  # the sender's identity was proven there
+
+
 STORE_RECORDS: Final = Method("p2pkv_store_records", StoreRecords, StoreRecordsReply, needs_cookie=True)
 FIND_RECORDS: Final = Method("p2pkv_find_records", FindRecords, FindRecordsReply, needs_cookie=True)
 FIND_NAMES: Final = Method("p2pkv_find_names", FindNames, FindNamesReply, needs_cookie=True)
@@ -165,3 +180,4 @@ PROPOSE: Final = Method("p2pkv_propose", Propose, Accepted, needs_cookie=True)
 HAS_CHUNKS: Final = Method("p2pkv_has_chunks", HasChunks, HasChunksReply, needs_cookie=True)
 PUT_PIECE: Final = Method("p2pkv_put_piece", PutPiece, PutPieceReply, needs_cookie=True)
 GET_PIECE: Final = Method("p2pkv_get_piece", GetPiece, GetPieceReply, needs_cookie=True)
+REACHABLE_AT: Final = Method("p2pkv_reachable_at", ReachableAt, ReachableAtReply, needs_cookie=True)

@@ -205,3 +205,12 @@ class Status(msgspec.Struct, frozen=True):
     socket_buffer_bytes: int
     warnings: list[str]
     counters: dict[str, int]
+    advertised: str = ""  # where others are told to reach it
+
+
+class Sighting(msgspec.Struct, frozen=True):
+    """How a contact sees us."""
+
+    node: str
+    address: str  # the contact's
+    seen: str  # ours, as our datagrams come to it

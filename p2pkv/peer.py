@@ -16,7 +16,7 @@ from p2pkv.files.service import Files
 from p2pkv.home import Home
 from p2pkv.ids import place_of_key
 from p2pkv.limits import ALPHA_DEFAULT, K_DEFAULT
-from p2pkv.outcomes import ContactInfo, LookupTrace, ReplicaInfo, Status
+from p2pkv.outcomes import ContactInfo, LookupTrace, ReplicaInfo, Sighting, Status
 from p2pkv.peer_events import Event, Events
 from p2pkv.peer_files import PeerFiles
 from p2pkv.peer_records import PeerRecords
@@ -98,7 +98,7 @@ class Peer(PeerRecords, PeerFiles):
         self.node = SwarmNode(store, identity, self.env, k=self._k, alpha=self._alpha, stores=not self._ephemeral)
         self._exits.push_async_callback(self.node.stop)
         contacts = self._home.contacts if self._home and not self._ephemeral else None
-        await self.node.start(self._listen, self._bootstrap, contacts=contacts)
+        await self.node.start(self._listen, self._bootstrap, contacts=contacts, advertise=self._advertise)
         self.files = Files(
             self.node.records,
             self.node.chunks,
@@ -181,7 +181,15 @@ class Peer(PeerRecords, PeerFiles):
             socket_buffer_bytes=server.endpoint.buffer_bytes,
             warnings=server.warnings(),
             counters=self.node.counters(),
+            advertised=format_address(*self._advertise) if self._advertise else "",
         )
+
+    async def seen_as(self) -> list[Sighting]:
+        """From which address our datagrams come, as a few contacts see it: what a router in between makes of them."""
+        return [
+            Sighting(contact.id.hex(), format_address(*contact.address), format_address(*seen))
+            for contact, seen in await self.node.seen_as()
+        ]
 
     async def peers(self) -> list[ContactInfo]:
         """The contacts of the routing table."""

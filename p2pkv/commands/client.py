@@ -29,6 +29,7 @@ from p2pkv.outcomes import (
     PutOutcome,
     Record,
     ReplicaInfo,
+    Sighting,
     Status,
     TransferOutcome,
     TransferProgress,
@@ -187,6 +188,9 @@ class Client:
 
     def peers(self) -> list[ContactInfo]:
         return self._json("GET", "/v1/peers", list[ContactInfo])
+
+    def seen_as(self) -> list[Sighting]:
+        return self._json("GET", "/v1/seen-as", list[Sighting])
 
     def where(self, key: Key) -> list[ReplicaInfo]:
         return self._json("GET", f"/v1/where/{segment(key)}", list[ReplicaInfo])

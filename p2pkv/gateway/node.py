@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from p2pkv.gateway import shapes
 from p2pkv.gateway.answers import json_answer
 from p2pkv.gateway.routes import Call, Route
-from p2pkv.outcomes import ContactInfo, Status
+from p2pkv.outcomes import ContactInfo, Sighting, Status
 
 
 async def status(call: Call) -> web.StreamResponse:
@@ -19,6 +19,10 @@ async def status(call: Call) -> web.StreamResponse:
 
 async def peers(call: Call) -> web.StreamResponse:
     return json_answer(await call.peer.peers())
+
+
+async def seen_as(call: Call) -> web.StreamResponse:
+    return json_answer(await call.peer.seen_as())
 
 
 async def config(call: Call) -> web.StreamResponse:
@@ -46,6 +50,7 @@ async def metrics(call: Call) -> web.StreamResponse:
 ROUTES = (
     Route("GET", "/v1/status", "This peer at a glance", status, answer=Status),
     Route("GET", "/v1/peers", "Its contacts", peers, answer=list[ContactInfo]),
+    Route("GET", "/v1/seen-as", "How its contacts see it", seen_as, answer=list[Sighting]),
     Route("GET", "/v1/config", "What it was started with", config, answer=dict[str, Any]),
     Route("POST", "/v1/verify", "Check stored bytes against their hashes", verify, answer=dict[str, Any]),
     Route("POST", "/v1/repair", "Bring replicas back to full count now", repair, answer=dict[str, Any]),

@@ -16,6 +16,7 @@ from p2pkv.outcomes import (
     PutOutcome,
     Record,
     ReplicaInfo,
+    Sighting,
     Status,
     TransferOutcome,
     TransferProgress,
@@ -130,6 +131,8 @@ class PeerLike(Protocol):
     async def status(self) -> Status: ...
 
     async def peers(self) -> list[ContactInfo]: ...
+
+    async def seen_as(self) -> list[Sighting]: ...
 
     async def where(self, key: Key) -> list[ReplicaInfo]: ...
 

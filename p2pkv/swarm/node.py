@@ -12,9 +12,10 @@ from pathlib import Path
 from p2pkv import messages
 from p2pkv.errors import RemoteError
 from p2pkv.ids import ChunkID, place_of_key
-from p2pkv.limits import ALPHA_DEFAULT, K_DEFAULT
+from p2pkv.limits import ALPHA_DEFAULT, CONTACTS_QUESTIONED_MAX, K_DEFAULT
 from p2pkv.outcomes import ReplicaInfo
 from p2pkv.storage.interface import RangeQuery, Store
+from p2pkv.swarm.advertising import Advertising
 from p2pkv.swarm.agreement import Acceptor, Agreement
 from p2pkv.swarm.chunks import ChunkHash, ChunkKeeper, ChunkSwarm
 from p2pkv.swarm.contact import Contact
@@ -28,6 +29,7 @@ from p2pkv.swarm.repair import Repair
 from p2pkv.swarm.replica import Replica
 from p2pkv.swarm.server import PeerServer
 from p2pkv.swarm.sources import Sources
+from p2pkv.swarm.udp import is_usable_host
 from p2pkv.swarm.writing import Writer
 
 
@@ -53,11 +55,19 @@ class SwarmNode:
         self.server = PeerServer(env, identity, ksize=k, alpha=alpha, ephemeral=not stores)
 
     async def start(
-        self, listen: Sequence[Address], bootstrap: Sequence[Address], *, contacts: Path | None = None
+        self,
+        listen: Sequence[Address],
+        bootstrap: Sequence[Address],
+        *,
+        contacts: Path | None = None,
+        advertise: Address | None = None,
     ) -> None:
         """Open the sockets, answer, and begin to join. Raises P2pkvError where a port cannot be had."""
         await self.server.listen_on(list(listen))
         self._wire()
+        advertising = Advertising(self.server.protocol)
+        if advertise is not None:
+            advertising.start(advertise)
         self.server.join(list(bootstrap), contacts)
 
     def _wire(self) -> None:
@@ -118,6 +128,17 @@ class SwarmNode:
         except RemoteError as error:
             return ReplicaInfo(contact.id.hex(), address, False, str(error))
         return ReplicaInfo(contact.id.hex(), address, bool(reply.live))
+
+    async def seen_as(self) -> list[tuple[Contact, Address]]:
+        """From which address our datagrams reach each of a few contacts, by their own word."""
+        contacts = self.server.contacts()[:CONTACTS_QUESTIONED_MAX]
+        answers = await asyncio.gather(*(self.server.protocol.stun(contact.address) for contact in contacts))
+        found = []
+        for contact, (happened, seen) in zip(contacts, answers, strict=True):
+            match seen:
+                case [str(host), int(port)] if happened and is_usable_host(host):
+                    found.append((contact, (host, port)))
+        return found
 
     async def repair(self) -> dict[str, object]:
         """Bring what this peer holds to all of its replicas now; what was done."""

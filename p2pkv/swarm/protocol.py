@@ -108,6 +108,9 @@ class PeerProtocol(RpcProtocol, KademliaProtocol):  # type: ignore[misc]
             self._greet(node.id, (node.ip, node.port), self._now_s(), proven=False)
 
     def _greet(self, node_id: bytes, address: Address, now_s: float, *, proven: bool) -> None:
+        known = self.router.get(node_id)
+        if known is not None and known.advertised and not known.failures:
+            return
         if node_id not in (NO_ID, self.source_node.id):
             contact = self._introductions.strangers.get_or_make(node_id, address, now_s)
             self._introductions.greet(contact, now_s, proven=proven)
@@ -131,11 +134,17 @@ class PeerProtocol(RpcProtocol, KademliaProtocol):  # type: ignore[misc]
         elif contact.kind == "stock" and contact.id != NO_ID:
             self._greet(contact.id, contact.address, now_s, proven=True)
 
+    def prefer(self, contact: Contact) -> None:
+        """A proven contact at the address that it advertises."""
+        self._admit(contact, self._now_s())
+
     def _admit(self, contact: Contact, now_s: float) -> None:
         if contact.ephemeral:
             return
         known = self.router.get(contact.id)
         if known is not None:
+            if known.advertised and not known.failures and not contact.advertised:
+                return
             moved = contact.kind == "p2pkv" or (known.kind == "stock" and known.failures)
             if known.address == contact.address or not moved:
                 return

@@ -20,6 +20,7 @@ from p2pkv.outcomes import (
     Record,
     ReplicaFailure,
     ReplicaInfo,
+    Sighting,
     Status,
     TransferOutcome,
     TransferProgress,
@@ -226,6 +227,9 @@ class FakePeer:
 
     async def peers(self) -> list[ContactInfo]:
         return self.contacts
+
+    async def seen_as(self) -> list[Sighting]:
+        return [Sighting(NODE, "127.0.0.1:1", "192.0.2.1:8468")]
 
     async def where(self, key) -> list[ReplicaInfo]:
         return [ReplicaInfo(NODE, "127.0.0.1:1", raw(key) in self.records, "")]

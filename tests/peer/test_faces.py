@@ -18,7 +18,19 @@ from tests.peer.faces import FACES, Face, lone_face
 
 OPERATIONS = (
     *("put", "put_many", "get", "stream", "count", "delete", "keys", "watch", "upload", "download", "open_file"),
-    *("list_files", "delete_file", "stat_file", "status", "peers", "where", "trace", "events", "verify", "repair"),
+    *(
+        "list_files",
+        "delete_file",
+        "stat_file",
+        "status",
+        "peers",
+        "where",
+        "trace",
+        "events",
+        "verify",
+        "repair",
+        "seen_as",
+    ),
 )
 CONTENT = bytes(range(256)) * 3000
 
@@ -193,6 +205,7 @@ async def test_the_peer_tells_of_itself(swarm: Swarm, face: Face) -> None:
     assert len((await face.trace("k")).nearest) == 2
     assert (await face.verify())["records_damaged"] == []
     assert isinstance(await face.repair(), dict)
+    assert {sighting.seen for sighting in await face.seen_as()} == {swarm.peers[0].address}
 
 
 async def test_events_tell_of_puts_transfers_and_contacts(swarm: Swarm, face: Face, tmp_path: Path) -> None:
