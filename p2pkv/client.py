@@ -18,6 +18,7 @@ from yarl import URL
 from p2pkv.errors import InvalidError, UnreachableError
 from p2pkv.gateway import shapes
 from p2pkv.gateway.targets import Value, file_target, query, segment, stream_name
+from p2pkv.gateway.ways import has_unix_sockets, loopback_of, no_peer
 from p2pkv.home import Home
 from p2pkv.limits import HTTP_BLOCK_BYTES, HTTP_FIELD_BYTES_MAX
 from p2pkv.outcomes import (
@@ -55,19 +56,26 @@ class Client:
 
     async def __aenter__(self) -> Client:
         """Connect. Raises UnreachableError where no peer runs."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(str(self.socket), limit=0),
-            timeout=aiohttp.ClientTimeout(total=None),
-            read_bufsize=HTTP_BLOCK_BYTES,
-            max_field_size=HTTP_FIELD_BYTES_MAX,
-            auto_decompress=False,
-        )
+        self._session = self._opened()
         try:
             await self.status()
         except BaseException:
             await self.close()
             raise
         return self
+
+    def _opened(self) -> aiohttp.ClientSession:
+        way = None if has_unix_sockets() else loopback_of(self.socket.parent)
+        self._base = "http://localhost" if way is None else way.url
+        connector = aiohttp.UnixConnector(str(self.socket), limit=0) if way is None else aiohttp.TCPConnector(limit=0)
+        return aiohttp.ClientSession(
+            connector=connector,
+            headers={} if way is None else way.headers,
+            timeout=aiohttp.ClientTimeout(total=None),
+            read_bufsize=HTTP_BLOCK_BYTES,
+            max_field_size=HTTP_FIELD_BYTES_MAX,
+            auto_decompress=False,
+        )
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
@@ -269,14 +277,14 @@ class Client:
         """One request. Raises the error that a problem stands for, and that of a broken connection."""
         if self._session is None:
             raise UnreachableError("the client is not open", "use `async with Client(...) as client`")
-        url = URL(f"http://localhost{target}", encoded=True)
+        url = URL(f"{self._base}{target}", encoded=True)
         try:
             async with self._session.request(method, url, data=body, headers=headers) as response:
                 if response.status >= 400:
                     raise shapes.error_of(shapes.decode(await response.read(), shapes.Problem))
                 yield response
         except aiohttp.ClientConnectorError as error:
-            raise UnreachableError(f"no peer runs in {self.socket.parent}", "start one with `p2pkv start`") from error
+            raise no_peer(self.socket.parent) from error
         except aiohttp.ClientError as error:
             raise shapes.cut_off() from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import shutil
 import socket
@@ -17,7 +18,7 @@ from p2pkv.commands.session import Session
 from p2pkv.errors import P2pkvError
 from p2pkv.home import Home
 from p2pkv.limits import SOCKET_BUFFER_BYTES, SOCKET_BUFFER_BYTES_SMALL
-from p2pkv.outcomes import Status
+from p2pkv.outcomes import Sighting, Status
 from p2pkv.units import format_size, parse_address
 
 FREE_BYTES_LOW = 1 << 30  # below this a store of files will soon be full
@@ -121,6 +122,32 @@ def running_peer(status: Status) -> Iterator[Finding]:
         yield Finding("fail", "swarm", f"no contact; bootstrap is {', '.join(status.bootstrap)}", mend)
     for warning in status.warnings:
         yield Finding("warn", "peer", warning)
+
+
+def seen_from_outside(status: Status, sightings: Iterable[Sighting]) -> Iterator[Finding]:
+    """What routers in between make of this peer's address: told by contacts that are not on this machine."""
+    outside = [one for one in sightings if not _on_this_machine(parse_address(one.address)[0])]
+    if not outside:
+        yield Finding("ok", "outside", "no contact beyond this machine has told how it sees this peer")
+        return
+    seen = sorted({one.seen for one in outside})
+    ports = {parse_address(address)[1] for address in status.udp}
+    message = f"{len(outside)} contacts see this peer at {', '.join(seen)}"
+    if status.counters.get("advertised_unreachable"):
+        mend = "forward that UDP port to this machine, or correct --advertise"
+        yield Finding("warn", "outside", f"{message}, but cannot reach it at {status.advertised}", mend)
+    elif status.advertised or {parse_address(address)[1] for address in seen} <= ports:
+        yield Finding("ok", "outside", message)
+    else:
+        mend = f"forward UDP port {min(ports)} to this machine and name it: --advertise HOST:PORT"
+        yield Finding("warn", "outside", f"{message}: a router changes the port, so newcomers may not reach it", mend)
+
+
+def _on_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def bootstrap(session: Session, address: str, k: int, swarm_key: str | None) -> Finding:

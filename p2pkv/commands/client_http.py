@@ -8,13 +8,13 @@ length or in chunks. Knows nothing of keys, records or files.
 from __future__ import annotations
 
 import io
-import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
 from p2pkv.errors import UnreachableError
+from p2pkv.gateway import ways
 from p2pkv.gateway.shapes import cut_off
 from p2pkv.limits import HTTP_BLOCK_BYTES, HTTP_FIELD_BYTES_MAX, HTTP_RECORD_LINE_BYTES_MAX
 
@@ -104,9 +104,9 @@ class Response:
 
 def request(path: Path, method: str, target: str, body: Body, headers: Mapping[str, str]) -> Response:
     """Send a request to the peer's socket at `path`; the answer as far as its headers."""
-    connection = _connect(path)
+    connection = ways.connect(path)
     try:
-        _send(connection, method, target, body, headers)
+        _send(connection, method, target, body, {**headers, **ways.headers_for(path)})
         return Response(connection, method == "HEAD")
     except OSError as error:
         connection.close()
@@ -114,18 +114,6 @@ def request(path: Path, method: str, target: str, body: Body, headers: Mapping[s
     except BaseException:
         connection.close()
         raise
-
-
-def _connect(path: Path) -> socket.socket:
-    if not hasattr(socket, "AF_UNIX"):
-        raise UnreachableError("this system has no Unix sockets", "speak to the peer over HTTP on the loopback address")
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.connect(os.fspath(path))
-    except OSError as error:
-        connection.close()
-        raise UnreachableError(f"no peer runs in {path.parent}", "start one with `p2pkv start`") from error
-    return connection
 
 
 def _send(connection: socket.socket, method: str, target: str, body: Body, headers: Mapping[str, str]) -> None:

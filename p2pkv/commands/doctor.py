@@ -19,7 +19,7 @@ from p2pkv.errors import P2pkvError
 
 if TYPE_CHECKING:
     from p2pkv.commands.checkups import Finding
-    from p2pkv.outcomes import Status
+    from p2pkv.outcomes import Sighting, Status
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -40,14 +40,15 @@ def doctor(
     k: int,
     swarm_key: str | None,
 ) -> None:
-    """Check the ports, the home, the disk, the clock, the socket buffers, and whether the bootstrap peers answer.
+    """Check the home, the disk, the clock, the socket buffers, the ports and how contacts see them from outside, and
+    whether the bootstrap peers answer.
 
     Give it the options that `p2pkv start` gets. Exit 1 where a check fails; warnings alone are no failure.
     """
     from p2pkv.commands import checkups
 
     def all_findings() -> Iterator[Finding]:
-        status = _status(session)
+        status, sightings = _ask_peer(session)
         yield from checkups.home(session.home, quota)
         yield checkups.clock()
         yield checkups.socket_buffers()
@@ -55,22 +56,23 @@ def doctor(
             yield from checkups.ports(listen, http)
         else:
             yield from checkups.running_peer(status)
+            yield from checkups.seen_from_outside(status, sightings)
         for address in bootstrap:
             yield checkups.bootstrap(session, address, k, swarm_key)
 
     _print(session, all_findings())
 
 
-def _status(session: Session) -> Status | None:
-    """What the running peer says of itself, None where none runs or answers."""
+def _ask_peer(session: Session) -> tuple[Status | None, list[Sighting]]:
+    """What the running peer says of itself and its contacts of it, None where none runs or answers."""
     if not is_listening(session.home):
-        return None
+        return None, []
     try:
         with session.client() as client:
-            return client.status()
+            return client.status(), client.seen_as()
     except P2pkvError as error:
         session.say(f"the peer of this home does not answer as it should: {error}")
-        return None
+        return None, []
 
 
 def _print(session: Session, findings: Iterator[Finding]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from p2pkv.commands import logs, runner
+from p2pkv.gateway.ways import has_unix_sockets
 from p2pkv.home import Home
 
 CONNECT_S = 10.0
@@ -26,7 +27,11 @@ def ephemeral_peer(settings: Mapping[str, Any], verbose: int = 0) -> Iterator[Pa
     """The socket of a peer that is connected to the swarm. Raises P2pkvError where that fails."""
     logs.set_up(None, verbose=verbose, quiet=verbose == 0)
     options = runner.PeerOptions(
-        bootstrap=list(settings["bootstrap"]), k=settings["k"], swarm_key=settings["swarm_key"], ephemeral=True
+        bootstrap=list(settings["bootstrap"]),
+        k=settings["k"],
+        swarm_key=settings["swarm_key"],
+        ephemeral=True,
+        http="off" if has_unix_sockets() else "127.0.0.1:0",
     )
     with tempfile.TemporaryDirectory(prefix="p2pkv-") as folder:
         home = Home(folder).prepare()

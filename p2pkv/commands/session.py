@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from p2pkv.errors import P2pkvError, UnreachableError
+from p2pkv.errors import UnreachableError
 from p2pkv.home import Home
 
 if TYPE_CHECKING:
@@ -110,11 +109,10 @@ _MEND_BOOTSTRAP = ", or name a peer of the swarm with --bootstrap HOST:PORT"
 
 def is_listening(home: Home) -> bool:
     """Whether a peer accepts commands in this home."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(os.fspath(home.socket))
-        except PermissionError as error:
-            raise P2pkvError(f"the peer of {home.folder} is another user's", "run this as that user") from error
-        except OSError:
-            return False
+    from p2pkv.gateway.ways import connect
+
+    try:
+        connect(home.socket).close()
+    except UnreachableError:
+        return False
     return True

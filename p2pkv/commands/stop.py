@@ -12,6 +12,7 @@ import time
 from p2pkv.commands.options import DURATION, command, option
 from p2pkv.commands.session import Session, is_listening
 from p2pkv.errors import P2pkvError, UnreachableError
+from p2pkv.gateway.ways import has_unix_sockets
 from p2pkv.home import Home
 
 _POLL_S = 0.05
@@ -50,7 +51,7 @@ def _process_of(home: Home) -> int:
     """
     if not is_listening(home):
         raise UnreachableError(f"no peer runs in {home.folder}", "choose its home with --home DIR")
-    if hasattr(socket, "SO_PEERCRED"):
+    if has_unix_sockets() and hasattr(socket, "SO_PEERCRED"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.connect(os.fspath(home.socket))
             raw = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)

@@ -28,6 +28,7 @@ from p2pkv.gateway.problems import (
 )
 from p2pkv.gateway.routes import Call, Route
 from p2pkv.gateway.serving import Serving
+from p2pkv.gateway.ways import URL_NAME, has_unix_sockets
 from p2pkv.limits import HTTP_LINE_BYTES_MAX, HTTP_REQUESTS_MAX, HTTP_STOP_S
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -105,14 +106,17 @@ class Gateway:
         self.url = None
 
     async def _listen(self, runner: web.AppRunner) -> None:
-        if hasattr(socket, "AF_UNIX"):
+        if has_unix_sockets():
             await web.SockSite(runner, self._bind_unix()).start()
+        elif self._http is None:
+            raise P2pkvError("this system has no Unix sockets, so HTTP is the only way in", "leave out `--http off`")
         if self._http is not None:
             host, port = self._http
             site = web.TCPSite(runner, host, port)
             await site.start()
             bound = next(address for address in runner.addresses if isinstance(address, tuple))
             self.url = f"http://{f'[{host}]' if ':' in host else host}:{bound[1]}"
+            (self._home.folder / URL_NAME).write_text(f"{self.url}\n")
 
     def _bind_unix(self) -> socket.socket:
         """The home's socket, open to its owner alone from its first moment. A dead peer's is replaced."""
@@ -135,6 +139,9 @@ class Gateway:
 
     def _remove_socket(self) -> None:
         """Only our own: another peer may have taken the place."""
+        record = self._home.folder / URL_NAME
+        if self.url is not None and record.exists() and record.read_text().strip() == self.url:
+            record.unlink(missing_ok=True)
         if self._socket_inode is not None and _inode(self._home.socket) == self._socket_inode:
             self._home.socket.unlink(missing_ok=True)
         self._socket_inode = None
@@ -217,7 +224,7 @@ def _admit(serving: Serving, route: Route, request: web.Request) -> None:
     """Raise where a request over TCP may not have this endpoint."""
     if not route.public:
         access.check_token(request, serving.token)
-    if route.local and hasattr(socket, "AF_UNIX"):
+    if route.local and has_unix_sockets():
         raise ForbiddenError(
             "this endpoint is on the Unix socket alone", "use the p2pkv command, or PUT /v1/files/{path}"
         )

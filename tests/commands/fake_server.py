@@ -27,6 +27,7 @@ from p2pkv.outcomes import (
     Record,
     ReplicaFailure,
     ReplicaInfo,
+    Sighting,
     Status,
     TransferOutcome,
     TransferProgress,
@@ -46,6 +47,7 @@ class FakePeer(socketserver.ThreadingUnixStreamServer):
         self.files: dict[str, bytes] = {}
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.stored = 8
+        self.sightings: list[Sighting] = []
         self.broken: P2pkvError | None = None
         self.hold = threading.Event()  # transfers wait for it
         self.hold.set()
@@ -95,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         parts = path.split("/")[2:]
         try:
-            getattr(self, f"_{parts[0]}")([unquote_to_bytes(part) for part in parts[1:]], body)
+            getattr(self, f"_{parts[0].replace('-', '_')}")([unquote_to_bytes(part) for part in parts[1:]], body)
         except P2pkvError as error:
             self._send(error.http_status, shapes.encode(shapes.problem_of(error)), shapes.PROBLEM)
 
@@ -184,6 +186,9 @@ class _Handler(BaseHTTPRequestHandler):
             1 << 20, ["the clock \x1b[2Jjumps"], {}
         )  # fmt: skip
         self._send(200, shapes.encode(found))
+
+    def _seen_as(self, path: list[bytes], body: bytes) -> None:
+        self._send(200, shapes.encode(self.server.sightings))
 
     def _verify(self, path: list[bytes], body: bytes) -> None:
         damaged = ["ee" * 32] if self.server.broken else []

@@ -9,6 +9,7 @@ import pytest
 
 from p2pkv.commands import checkups
 from p2pkv.errors import P2pkvError
+from p2pkv.outcomes import Sighting
 from tests.commands.conftest import CommandLine
 from tests.commands.fake_server import FakePeer
 
@@ -73,3 +74,21 @@ def test_repair_and_status(p2pkv: CommandLine, peer: FakePeer) -> None:
     text = p2pkv("status").out.decode()
     assert "3 contacts, about 4 peers" in text
     assert "up:        1m1s" in text
+
+
+@pytest.mark.parametrize(
+    ("contact", "seen", "level", "says"),
+    [
+        ("127.0.0.1:9", "127.0.0.1:8468", "ok", "no contact beyond this machine"),
+        ("192.0.2.7:9", "198.51.100.1:8468", "ok", "198.51.100.1:8468"),
+        ("192.0.2.7:9", "198.51.100.1:40001", "warn", "--advertise"),
+    ],
+)
+def test_the_outside_view_is_told(
+    p2pkv: CommandLine, peer: FakePeer, contact: str, seen: str, level: str, says: str
+) -> None:
+    peer.sightings = [Sighting("ab" * 20, contact, seen)]
+    lines = p2pkv("doctor").out.decode().splitlines()
+    (line,) = [line for line in lines if " outside: " in line]
+    assert line.startswith(level)
+    assert says in line

@@ -11,6 +11,7 @@ import pytest
 from p2pkv.client import Client
 from p2pkv.commands.client import Client as CommandClient
 from p2pkv.errors import IncompleteError, InvalidError, NotFoundError, P2pkvError, RefusedError, UnreachableError
+from p2pkv.gateway.http import Gateway
 from p2pkv.outcomes import TransferProgress
 from tests.gateway.conftest import until
 
@@ -198,3 +199,34 @@ def test_the_command_lines_client_imports_nothing_heavy():
     code = f"import sys, p2pkv.commands.client; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("threaded", [False, True], ids=["async", "command line"])
+async def test_without_unix_sockets_the_loopback_address_serves(threaded, peer, home, monkeypatch):
+    for module in ("p2pkv.gateway.ways", "p2pkv.gateway.http", "p2pkv.client"):
+        monkeypatch.setattr(f"{module}.has_unix_sockets", lambda: False)
+    gateway = Gateway(peer, home, ("127.0.0.1", 0))
+    with pytest.raises(UnreachableError):
+        await Same(CommandClient(home / "peer.sock")).call("status")
+    await gateway.start()
+    assert not (home / "peer.sock").exists()
+    (home / "source").write_bytes(CONTENT)
+    try:
+        if threaded:
+            await _use(Same(CommandClient(home / "peer.sock")), home)
+        else:
+            async with Client(home) as client:
+                await _use(Same(client), home)
+    finally:
+        await gateway.stop()
+    assert not (home / "http.url").exists()
+    with pytest.raises(P2pkvError, match="HTTP is the only way in"):
+        await Gateway(peer, home).start()
+
+
+async def _use(client, home):
+    await client.call("put", "k", b"v")
+    assert [record.value for record in await client.all("get", "k")] == [b"v"]
+    assert (await client.call("upload", home / "source", "f")).size == len(CONTENT)
+    await client.call("download", "f", home / "target")
+    assert (home / "target").read_bytes() == CONTENT
