@@ -329,6 +329,8 @@ def _messages() -> list[tuple[str, object]]:
         (m.PUT_PIECE.name, m.PutPieceReply(True)),
         (m.GET_PIECE.name, m.GetPiece(CHUNK_ID, 0)),
         (m.GET_PIECE.name, m.GetPieceReply(len(piece), piece)),
+        (m.REACHABLE_AT.name, m.ReachableAt("192.0.2.7", 8468)),
+        (m.REACHABLE_AT.name, m.ReachableAtReply(True)),
     ]
 
 

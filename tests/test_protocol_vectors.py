@@ -8,23 +8,36 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from itertools import permutations
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec import Struct
 
-from p2pkv import wire
-from p2pkv.core.chunking import decode_list_chunk
+from p2pkv import limits, messages, wire
+from p2pkv.core.chunking import SEALED_ZSTD, decode_list_chunk
 from p2pkv.core.consensus import AcceptorState
-from p2pkv.core.manifest import decode_list, decode_meta
-from p2pkv.core.records import Cursor, Version, check_shape, content_hash, decode_cursor, merge, rank
+from p2pkv.core.manifest import ChunkList, ChunkRef, FileMeta, decode_list, decode_meta
+from p2pkv.core.records import (
+    SIGNING_CONTEXT,
+    Cursor,
+    Flag,
+    Version,
+    check_shape,
+    content_hash,
+    decode_cursor,
+    merge,
+    rank,
+)
 from p2pkv.core.replication import digest_of
-from p2pkv.errors import RemoteError
+from p2pkv.errors import ERROR_CODES, RemoteError
 from p2pkv.ids import ChunkID, PublicKey, chunk_id_of, node_id_of, place_of_chunk, place_of_key
 from p2pkv.limits import CHUNK_BYTES_MAX
 from p2pkv.swarm.identity import Identity, verify
 from p2pkv.swarm.replica import genuine
+from p2pkv.swarm.rpc import STOCK_ARGS
 from tests import protocol_vectors
 
 if os.environ.get("P2PKV_TESTS_REWRITE"):
@@ -207,3 +220,82 @@ def test_a_version_told_apart_by_its_content_alone() -> None:
 def test_chunk_ids_of_the_files_section() -> None:
     for chunk in VECTORS["files"]["chunks"]:
         assert ChunkID(bytes.fromhex(chunk["id"])) == chunk_id_of(bytes.fromhex(chunk["stored"]))
+
+
+# --- the document ---
+
+DOCUMENT = (protocol_vectors.PATH.parent / "protocol.md").read_text()
+
+
+def _tables() -> list[list[list[str]]]:
+    """Every table, as rows of cells without their backquotes; the head row first."""
+    blocks = re.findall(r"(?:^\|.*\n)+", DOCUMENT, re.MULTILINE)
+    return [
+        [[cell.strip().strip("`") for cell in line.strip("|").split(" | ")] for line in block.splitlines()]
+        for block in blocks
+    ]
+
+
+def _fields_told(name: str) -> list[str]:
+    found = re.search(rf"^### {name}\n(?:.*\n)*?((?:\|.*\n)+)", DOCUMENT, re.MULTILINE)
+    assert found, f"no section about {name}"
+    return [line.split("|")[1].strip() for line in found[1].splitlines()[2:]]
+
+
+def _values_told(*head: str) -> dict[str, str]:
+    """First and second column of all tables whose head begins so."""
+    tables = [rows for rows in _tables() if rows[0][: len(head)] == list(head)]
+    return {row[0]: row[1] for rows in tables for row in rows[2:]}
+
+
+def _structs() -> dict[str, tuple[str, ...]]:
+    spoken = [v for v in vars(messages).values() if isinstance(v, type) and issubclass(v, messages.Message)]
+    others: list[type[Struct]] = [wire.Extension, wire.Fault, wire.PingArgs, wire.FindArgs, wire.StoreArgs]
+    stored: list[type[Struct]] = [Version, Cursor, ChunkList, ChunkRef, FileMeta]
+    fields = {struct.__name__: struct.__struct_fields__ for struct in [*spoken, *others, *stored]}
+    return {name: told for name, told in fields.items() if told} | {"NodeTuple": wire.NodeTuple._fields}
+
+
+@pytest.mark.parametrize(("name", "fields"), _structs().items(), ids=lambda part: part if isinstance(part, str) else "")
+def test_the_document_tells_every_field_in_order(name: str, fields: tuple[str, ...]) -> None:
+    assert _fields_told(name) == list(fields)
+
+
+def test_the_document_tells_every_method_with_its_messages() -> None:
+    ours = [rows for rows in _tables() if rows[0] == ["method", "request", "reply"]]
+    told = {row[0]: (row[1], row[2]) for rows in ours for row in rows[2:]}
+    methods = protocol_vectors.METHODS
+    assert told == {name: (method.request.__name__, method.reply.__name__) for name, method in methods.items()}
+    assert set(_values_told("method", "request args")) == set(STOCK_ARGS)
+    assert set(protocol_vectors.TYPES) == set(STOCK_ARGS) | set(methods)
+
+
+def test_the_document_tells_every_error() -> None:
+    told = " ".join(_values_told("code", "the asker learns"))
+    assert set(re.findall(r"[a-z-]+", told)) == ERROR_CODES
+
+
+def test_the_document_tells_every_flag_and_code() -> None:
+    flags = {name: value for name, value in vars(Flag).items() if name.isupper()}
+    extension = {"PROVE": wire.PROVE, "EPHEMERAL": wire.EPHEMERAL}
+    numbers = {name: value for name, value in vars(messages).items() if name.isupper() and isinstance(value, int)}
+    results = {name: value for name, value in numbers.items() if not hasattr(wire, name)}
+    assert _values_told("flag", "value") == {name: str(value) for name, value in (flags | extension).items()}
+    assert _values_told("code", "value") == {name: str(value) for name, value in results.items()}
+
+
+def test_the_document_tells_the_limits_as_they_are() -> None:
+    told = _values_told("limit", "value")
+    assert told == {name: str(getattr(limits, name)) for name in told}
+    named = {name for name in re.findall(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b", DOCUMENT) if hasattr(limits, name)}
+    assert named == set(told)
+
+
+def test_the_document_tells_the_constants_as_they_are() -> None:
+    assert f"{wire.PADDED_REQUEST_BYTES} bytes" in DOCUMENT
+    for context in (wire.PROOF_CONTEXT, SIGNING_CONTEXT):
+        assert f'"{context[:-1].decode()}" | 0x00' in DOCUMENT
+    heads = _values_told("first byte", "is")
+    kinds = {f"0x{kind:02X}" for kind in (wire.REQUEST, wire.REPLY, wire.ERROR, wire.SEALED)}
+    assert kinds <= set(heads) and f"0x{wire.BULK_MIN:02X} and above" in heads
+    assert _values_told("codec", "payload").keys() == {str(codec) for codec in range(SEALED_ZSTD + 1)}
