@@ -292,7 +292,7 @@ def test_the_document_tells_the_limits_as_they_are() -> None:
 
 
 def test_the_document_tells_the_constants_as_they_are() -> None:
-    assert f"{wire.PADDED_REQUEST_BYTES} bytes" in DOCUMENT
+    assert f"{wire.PADDED_REQUEST_BYTES} bytes" in " ".join(DOCUMENT.split())
     for context in (wire.PROOF_CONTEXT, SIGNING_CONTEXT):
         assert f'"{context[:-1].decode()}" | 0x00' in DOCUMENT
     heads = _values_told("first byte", "is")
