@@ -123,6 +123,8 @@ def _read(path: Path) -> str:
             return file.read(CONFIG_BYTES_MAX).decode()
     except FileNotFoundError:
         return ""
+    except NotADirectoryError as error:
+        raise InvalidError(f"the home {path.parent} is no folder", "choose another with --home DIR") from error
     except UnicodeDecodeError as error:
         raise InvalidError(f"{path} is not UTF-8 text", "save it as UTF-8") from error
     except OSError as error:

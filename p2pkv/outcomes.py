@@ -62,7 +62,7 @@ class FileInfo(msgspec.Struct, frozen=True):
     chunks: int = 0
     encrypted: bool = False
     target: str = ""  # of a symbolic link
-    replicas: int = 0  # wanted; 0: as many as the swarm keeps
+    replicas: int = 0  # wanted of each of its chunks
 
 
 class ReplicaInfo(msgspec.Struct, frozen=True):

@@ -9,11 +9,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from p2pkv.files.names import parse as parse_link
 from p2pkv.files.progress import Progress
 from p2pkv.files.service import Files
 from p2pkv.outcomes import Acks, FileInfo, FileStat, Linked, TransferOutcome
 from p2pkv.peer_events import Events
+from p2pkv.swarm.node import SwarmNode
 from p2pkv.translation import as_transfer
 
 
@@ -21,6 +24,7 @@ class PeerFiles:
     """The operations on files."""
 
     files: Files
+    node: SwarmNode
     _events: Events
 
     async def upload(
@@ -80,12 +84,13 @@ class PeerFiles:
         self, name_or_link: Linked, *, byte_range: tuple[int, int] | None = None
     ) -> tuple[FileInfo, AsyncIterator[bytes]]:
         """A file's entry and its bytes in order, or those of a range (inclusive)."""
-        return await self.files.open(str(name_or_link), byte_range)
+        info, blocks = await self.files.open(str(name_or_link), byte_range)
+        return self._told(info), blocks
 
     async def list_files(self, prefix: str = "", *, recursive: bool = True) -> AsyncIterator[FileInfo]:
         """Files and folders whose full name begins with `prefix`, sorted. Raises IncompleteError."""
         async for info in self.files.list_files(prefix, recursive=recursive):
-            yield info
+            yield self._told(info)
 
     async def delete_file(self, name: str, *, recursive: bool = False, acks: Acks = "quorum") -> int:
         """Delete a file, or with `recursive` a folder with all in it; how many files, links and folders went."""
@@ -97,7 +102,15 @@ class PeerFiles:
 
     async def stat_file(self, name_or_link: Linked) -> FileStat:
         """A file's manifest and where its chunks lie."""
-        return await self.files.stat_file(str(name_or_link))
+        stat = await self.files.stat_file(str(name_or_link))
+        wanted = stat.replicas_wanted or self.node.k
+        return msgspec.structs.replace(stat, info=self._told(stat.info), replicas_wanted=wanted)
+
+    def _told(self, info: FileInfo) -> FileInfo:
+        """With the number of replicas that are kept where the file asks for none of its own."""
+        if info.replicas or info.kind != "file":
+            return info
+        return msgspec.structs.replace(info, replicas=self.node.k)
 
 
 def _inside(target: Path, name: str) -> Path:

@@ -11,8 +11,10 @@ from click.core import ParameterSource
 from p2pkv.commands.options import command, setting
 from p2pkv.commands.session import Given, Session
 from p2pkv.config import SETTINGS, env_name
+from p2pkv.units import format_duration, format_size
 
 GLOBAL = {"json", "quiet", "verbose", "no-color"}
+_UNITS: dict[str, Callable[[float], str]] = {"quota": format_size, "ttl": format_duration}
 _SOURCES = {
     ParameterSource.COMMANDLINE: "flag",
     ParameterSource.ENVIRONMENT: "environment",
@@ -44,7 +46,7 @@ def _show(session: Session, **values: object) -> None:
     click.echo(f"# file: {session.home.config}")
     width = max(map(len, rows))
     for name, row in rows.items():
-        click.echo(f"{name:{width}}  {_text(row['value'])}  ({_origin(row)})")
+        click.echo(f"{name:{width}}  {_text(name, row['value'])}  ({_origin(row)})")
 
 
 def _given(session: Session, values: dict[str, object]) -> dict[str, Given]:
@@ -52,7 +54,7 @@ def _given(session: Session, values: dict[str, object]) -> dict[str, Given]:
     given = {name.replace("_", "-"): value for name, value in session.globals.items()}
     for key, value in values.items():
         given[key.replace("_", "-")] = (value, context.get_parameter_source(key) or ParameterSource.DEFAULT)
-    return given
+    return {name: given[name] for name in ("home", *SETTINGS)}
 
 
 def _describe(session: Session, name: str, given: Given) -> dict[str, object]:
@@ -69,7 +71,9 @@ def _origin(row: dict[str, object]) -> str:
     return f"environment {row['variable']}" if "variable" in row else str(row["source"])
 
 
-def _text(value: object) -> str:
+def _text(name: str, value: object) -> str:
+    if name in _UNITS and isinstance(value, int | float):
+        return _UNITS[name](value)
     if isinstance(value, list | tuple):
         return " ".join(map(str, value)) or "-"
     if isinstance(value, bool):

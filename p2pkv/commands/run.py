@@ -8,10 +8,12 @@ import sys
 from collections.abc import Sequence
 
 import click
+from click.core import ParameterSource
 
 from p2pkv.commands.exits import BROKEN_PIPE, FAILED, INTERRUPTED, USAGE
 from p2pkv.commands.root import root
 from p2pkv.commands.session import Session
+from p2pkv.config import SETTINGS
 from p2pkv.errors import P2pkvError
 
 PROGRAM = "p2pkv"
@@ -84,11 +86,21 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
     if context is None:
         return message, ""
     mend = f"see `{context.command_path} --help`"
+    if isinstance(error, click.BadParameter) and error.param is not None:
+        message += _origin(context, error.param)
+    if isinstance(error, click.NoSuchOption) and context.parent is None and error.option_name[2:] in SETTINGS:
+        return message[:1].lower() + message[1:], f"it goes behind the command, as in p2pkv get KEY {error.option_name}"
     if isinstance(error, click.NoSuchOption) and any(
         isinstance(param, click.Argument) for param in context.command.params
     ):
         mend += "; what is no option and begins with - goes behind --"
     return message[:1].lower() + message[1:], mend
+
+
+def _origin(context: click.Context, param: click.Parameter) -> str:
+    """Where a bad value came from, unless it stands on the command line."""
+    source = context.get_parameter_source(param.name or "")
+    return f" in the environment variable {param.envvar}" if source is ParameterSource.ENVIRONMENT else ""
 
 
 def _let_go_of_output() -> None:

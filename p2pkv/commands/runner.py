@@ -19,6 +19,7 @@ from p2pkv.gateway.http import Gateway
 from p2pkv.home import Home
 from p2pkv.limits import ALPHA_DEFAULT, K_DEFAULT
 from p2pkv.peer import Peer
+from p2pkv.units import parse_address
 
 
 @dataclass(frozen=True)
@@ -90,14 +91,17 @@ def _explained(flag: str, addresses: list[str]) -> Iterator[None]:
     """Turns the system's refusal of an address into an error that names the option."""
     try:
         yield
-    except OSError as error:
-        code = error.errno or getattr(error.__cause__, "errno", None)  # uvloop keeps it in the cause
+    except (OSError, P2pkvError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError):
+            raise
+        code = cause.errno or getattr(cause.__cause__, "errno", None)  # uvloop keeps it in the cause
         where = ", ".join(addresses)
         if code == errno.EADDRINUSE:
             mend = f"choose another with {flag} HOST:PORT (port 0 picks one), or `p2pkv stop` what runs there"
             raise P2pkvError(f"{where} is in use already", mend) from error
-        if code in {errno.EADDRNOTAVAIL, errno.EACCES} or isinstance(error, socket.gaierror):
-            reason = os.strerror(code) if code and code > 0 else str(error)
+        if code in {errno.EADDRNOTAVAIL, errno.EACCES} or isinstance(cause, socket.gaierror):
+            reason = os.strerror(code) if code and code > 0 else str(cause)
             mend = f"choose an address of this machine and a port over 1023 with {flag}"
             raise P2pkvError(f"cannot listen on {where}: {reason}", mend) from error
         raise
@@ -108,7 +112,22 @@ async def wait_connected(peer: Peer, options: PeerOptions, timeout_s: float) -> 
     try:
         await peer.wait_connected(timeout_s)
     except (UnreachableError, TimeoutError) as error:
-        raise UnreachableError(f"no bootstrap peer answers: {', '.join(options.bootstrap)}", _MEND_BOOTSTRAP) from error
+        addresses = ", ".join(options.bootstrap)
+        if unknown := [host for host in map(_host, options.bootstrap) if not await _resolves(host)]:
+            message = f"no bootstrap peer answers: {addresses} (no such host: {', '.join(unknown)})"
+            raise UnreachableError(message, "check the name, and that this machine can resolve it") from error
+        raise UnreachableError(f"no bootstrap peer answers: {addresses}", _MEND_BOOTSTRAP) from error
+
+
+def _host(address: str) -> str:
+    return parse_address(address)[0]
+
+
+async def _resolves(host: str) -> bool:
+    try:
+        return bool(await asyncio.get_running_loop().getaddrinfo(host, None))
+    except OSError:
+        return False
 
 
 _MEND_BOOTSTRAP = "check the address, that the peer runs, and that UDP reaches it"

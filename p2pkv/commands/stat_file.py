@@ -47,9 +47,18 @@ def _facts(found: FileStat) -> list[tuple[str, str]]:
         ("author", info.author or "-"),
         ("link", found.link),
         ("chunks", str(len(found.chunks))),
-        ("replicas", f"{_least(found)} of {found.replicas_wanted} at least for every chunk"),
+        ("replicas", _replicas(found)),
         ("health", "good" if found.healthy else "some chunks lack replicas; `p2pkv repair` brings them back"),
     ]
+
+
+def _replicas(found: FileStat) -> str:
+    """A swarm smaller than what is wanted cannot hold more than one on each peer."""
+    if not found.chunks:
+        return "its bytes lie in the folder's record"
+    asked = min(len(chunk.replicas) for chunk in found.chunks)
+    few = f" ({found.replicas_wanted} wanted, the swarm has {asked} peers)" if asked < found.replicas_wanted else ""
+    return f"{_least(found)} of {min(asked, found.replicas_wanted)} at least for every chunk{few}"
 
 
 def _least(found: FileStat) -> int:

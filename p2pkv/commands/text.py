@@ -33,4 +33,6 @@ def one_line(text: str) -> str:
 
 def local_time(time_s: float) -> str:
     """As `ls -l --time-style=long-iso` prints it."""
+    if not time_s:
+        return f"{'-':16}"  # a folder that nobody stored: files were stored in it
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(time_s))

@@ -69,7 +69,7 @@ def check_part(part: str) -> str:
     """One step of a full name. Raises InvalidError."""
     fault = _fault_of(part)
     if fault:
-        raise InvalidError(f"bad name {part!r}: {fault}", "rename it")
+        raise InvalidError(f"bad name {part!r}: {fault}", "choose another name")
     return part
 
 

@@ -107,7 +107,7 @@ class Namespace:
         if entry is not None:
             return entry
         if await self.find_folder(place.full) is not None:
-            raise InvalidError(f"{place.full} is a folder", "name a file in it, or ask for the folder as a whole")
+            raise InvalidError(f"{place.full} is a folder", "name a file in it, or take it whole (delete-file -r)")
         raise NotFoundError(f"no file {place.full}", "see `p2pkv list-files`")
 
     async def put(self, folder: str, draft: Draft, *, acks: Acks = "quorum", hear_all: bool = False) -> PutOutcome:

@@ -207,7 +207,7 @@ class _Round:
         assert current is not None
         token = version_token(current)
         if current.flags & Flag.ONCE:
-            return RefusedError("the record is write-once and exists", current=token)
+            return RefusedError("the record is write-once and exists", "choose another name", current=token)
         if if_version is None:
             return RefusedError("the record exists", "choose another name", current=token)
         if token != if_version:

@@ -12,6 +12,8 @@ from p2pkv.swarm.agreement import Agreement
 from p2pkv.swarm.reading import Reader
 from p2pkv.swarm.writing import Writer
 
+_MEND_ONCE = "it stays as it is for ever; delete other records one by one, by their names"
+
 
 class RecordSwarm:
     """This peer's records, as `Peer` and `files/` use them."""
@@ -89,9 +91,10 @@ class RecordSwarm:
     def _check_deletable(self, held: Version) -> None:
         token = version_token(held)
         if held.flags & Flag.ONCE:
-            raise RefusedError("the record is write-once", current=token)
+            raise RefusedError(f"record {held.name.decode(errors='replace')} is write-once", _MEND_ONCE, current=token)
         if held.owner and held.author != self._author:
-            raise RefusedError(f"the record belongs to {held.author.hex()[:16]}", current=token)
+            message = f"record {held.name.decode(errors='replace')} belongs to author {held.author.hex()[:16]}"
+            raise RefusedError(message, "its author alone can delete it", current=token)
 
 
 def _tombstone(held: Version) -> Draft:
