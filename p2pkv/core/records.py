@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 from blake3 import blake3
 
+from p2pkv import wire
 from p2pkv.core.clock import CLOCK_MAX, time_of
 from p2pkv.errors import InvalidError, RemoteError
 from p2pkv.ids import PUBLIC_KEY_BYTES
@@ -24,6 +25,7 @@ from p2pkv.limits import (
     META_BYTES_MAX,
     NAME_BYTES_MAX,
     SIGNATURE_BYTES_MAX,
+    STOCK_VALUE_BYTES_MAX,
 )
 
 SIGNING_CONTEXT: Final = b"p2pkv record version 1\x00"
@@ -161,10 +163,22 @@ def check_shape(version: Version) -> None:
         (not 0 <= flags < 1 << 32, "flags out of range"),
         (bool(flags & Flag.TOMBSTONE and version.body), "a tombstone has no body"),
         (stock and bool(flags & (Flag.OWN | Flag.ONCE | Flag.CHUNKED)), "a stock value is plain"),
+        (stock and not flags & Flag.TOMBSTONE and not _is_stock_value(version.body), "not a value of a stock peer"),
     )
     for broken, what in faults:
         if broken:
             raise RemoteError("malformed", what)
+
+
+def _is_stock_value(body: bytes) -> bool:
+    """Is it one scalar in msgpack, within the bound? Anyone may send one: it is unsigned."""
+    if len(body) > STOCK_VALUE_BYTES_MAX:
+        return False
+    try:
+        wire.decoded(wire.decode_scalar, body)
+    except RemoteError:
+        return False
+    return True
 
 
 def encode_cursor(version: Version) -> str:

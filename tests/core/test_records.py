@@ -95,6 +95,10 @@ def test_the_signature_covers_the_key_and_every_field_but_itself() -> None:
         version(flags=-1),
         version(flags=int(Flag.TOMBSTONE)),
         version(flags=int(Flag.STOCK | Flag.OWN), name=b"", author=b""),
+        version(flags=Flag.STOCK, name=b"", author=b"", body=b"\xc0"),
+        version(flags=Flag.STOCK, name=b"", author=b"", body=b""),
+        version(flags=Flag.STOCK, name=b"", author=b"", body=b"\x91\x01"),
+        version(flags=Flag.STOCK, name=b"", author=b"", body=b"\xc5\x20\x00" + bytes(0x2000)),
     ],
 )
 def test_a_version_out_of_bounds_is_the_senders_fault(broken: Version) -> None:
