@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from kademlia.node import Node
 
 from p2pkv import messages as m
 from p2pkv import wire
@@ -269,7 +268,7 @@ class _Table:
     def __init__(self, contacts: list[Contact]) -> None:
         self._contacts = contacts
 
-    def find_neighbors(self, node: Node, k: int | None = None, exclude: Node | None = None) -> list[Contact]:
+    def nearest(self, target: bytes, k: int) -> list[Contact]:
         return self._contacts[:k]
 
 

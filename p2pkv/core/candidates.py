@@ -89,7 +89,11 @@ class Candidates(Generic[C]):
             return None
         candidate = Candidate(node_id, contact, distance, depth)
         self._by_id[node_id] = candidate
-        insort(self._ordered, (distance, candidate))  # distances differ, so candidates are never compared
+        ordered = self._ordered
+        if not ordered or distance > ordered[-1][0]:
+            ordered.append((distance, candidate))
+        else:
+            insort(ordered, (distance, candidate))  # distances differ, so candidates are never compared
         return candidate
 
     def _make_room(self, distance: int) -> bool:
@@ -103,12 +107,12 @@ class Candidates(Generic[C]):
                 return True
         return False
 
-    def nearest_distance(self) -> int | None:
+    def nearest_distance(self, default: int) -> int:
         """Of the nearest candidate that has not failed."""
         for distance, candidate in self._ordered:
             if candidate.state is not State.FAILED:
                 return distance
-        return None
+        return default
 
     def window(self, k: int) -> list[Candidate[C]]:
         """The k nearest that have not failed, nearest first. A doubtful one is among them only where others lack."""
@@ -125,6 +129,21 @@ class Candidates(Generic[C]):
             window += doubtful[: k - len(window)]
             window.sort(key=lambda candidate: candidate.distance)
         return window
+
+    def to_ask(self, count: int, room: int) -> list[Candidate[C]]:
+        """At most `room` that were not asked, among the `count` nearest from whom an answer is to be expected."""
+        chosen: list[Candidate[C]] = []
+        for _, candidate in self._ordered:
+            if count <= 0 or room <= 0:
+                break
+            state = candidate.state
+            if state is State.UNASKED:
+                chosen.append(candidate)
+                room -= 1
+                count -= 1
+            elif state is State.ASKED or state is State.ANSWERED:
+                count -= 1
+        return chosen
 
     def answered(self, k: int) -> list[Candidate[C]]:
         """The k nearest that answered, nearest first."""

@@ -19,6 +19,7 @@ Owns these rules and the trace. Never owns sockets, clocks, retries, or what an 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Generic, Literal
 
 from p2pkv.core.candidates import C, Candidate, Candidates, State
@@ -27,8 +28,8 @@ from p2pkv.limits import LOOKUP_ASKED_MAX, LOOKUP_DOUBT_PATIENCES
 Need = int | Callable[[int], int] | None
 """How many of the k nearest must answer: a number, a function of how many there are (at most k), or None for all."""
 Failure = Literal["silent", "error"]
+ID_SPACE = 1 << 160
 NEVER_S = float("inf")
-_HOPEFUL = frozenset({State.UNASKED, State.ASKED, State.ANSWERED})
 
 
 class Lookup(Generic[C]):
@@ -48,6 +49,9 @@ class Lookup(Generic[C]):
         self._in_flight: dict[bytes, Candidate[C]] = {}
         self._asked: list[Candidate[C]] = []
         self._converged = False
+        self._busy = 0  # questions in flight and within their patience
+        self._nearest: list[Candidate[C]] | None = None  # the window, until something changes it
+        self._needs: dict[int, int] = {}  # by the number of replicas
 
     # --- what happens ---
 
@@ -62,6 +66,7 @@ class Lookup(Generic[C]):
             candidate = self._add(node_id, contact, 0)
             if candidate:
                 candidate.state = State.FAILED
+                self._nearest = None
 
     def next_questions(self, now_s: float, patience_s: Callable[[C], float]) -> list[Candidate[C]]:
         """Whom to ask now, nearest first. They count as asked."""
@@ -71,28 +76,40 @@ class Lookup(Generic[C]):
             candidate.asked_s = now_s
             candidate.patience_s = patience_s(candidate.contact)
             self._in_flight[candidate.node_id] = candidate
+        self._busy += len(chosen)
         self._asked += chosen
         return chosen
 
     def on_answer(self, node_id: bytes, nodes: Iterable[tuple[bytes, C]], now_s: float) -> None:
         """A contact answered and named these, of which the first 2 k count."""
-        candidate = self._in_flight.pop(node_id)
-        candidate.state = State.ANSWERED
+        candidate = self._land(node_id, State.ANSWERED)
         candidate.rtt_s = now_s - candidate.asked_s
-        nearest = self._known.nearest_distance()
-        for count, (learnt_id, contact) in enumerate(nodes):
-            if count >= 2 * self._k:
-                break
-            learnt = self._add(learnt_id, contact, candidate.depth + 1)
+        self._learn(candidate, nodes)
+        self._converged = not candidate.closer
+
+    def _learn(self, candidate: Candidate[C], nodes: Iterable[tuple[bytes, C]]) -> None:
+        nearest: int | None = None
+        for node_id, contact in islice(nodes, 2 * self._k):
+            if nearest is None:
+                nearest = self._known.nearest_distance(default=ID_SPACE)
+            learnt = self._add(node_id, contact, candidate.depth + 1)
             if learnt:
                 candidate.learnt += 1
-                candidate.closer += nearest is None or learnt.distance < nearest
-        self._converged = not candidate.closer
+                candidate.closer += learnt.distance < nearest
+
+    def _land(self, node_id: bytes, state: State) -> Candidate[C]:
+        """A question is over."""
+        candidate = self._in_flight.pop(node_id)
+        if candidate.state is State.ASKED:
+            self._busy -= 1
+        if state is State.FAILED or candidate.state is State.DOUBTFUL:
+            self._nearest = None
+        candidate.state = state
+        return candidate
 
     def on_failure(self, node_id: bytes, failure: Failure, now_s: float) -> None:
         """A contact was silent or at fault. It is no candidate any more."""
-        candidate = self._in_flight.pop(node_id)
-        candidate.state = State.FAILED
+        candidate = self._land(node_id, State.FAILED)
         candidate.outcome = failure
         if failure == "error":
             candidate.rtt_s = now_s - candidate.asked_s
@@ -102,8 +119,10 @@ class Lookup(Generic[C]):
         for candidate in self._in_flight.values():
             if candidate.state is State.ASKED and candidate.asked_s + candidate.patience_s <= now_s:
                 candidate.state = State.SLOW
+                self._busy -= 1
             if candidate.state is State.SLOW and self._doubt_at_s(candidate) <= now_s:
                 candidate.state = State.DOUBTFUL
+                self._nearest = None
 
     def next_timer_s(self) -> float | None:
         """When `on_time` has something to do; None: never."""
@@ -118,13 +137,14 @@ class Lookup(Generic[C]):
     def need_all(self) -> None:
         """Go on, behind what was needed, until all of the k nearest have answered or failed."""
         self._need = None
+        self._needs = {}
 
     # --- what is so ---
 
     @property
     def finished(self) -> bool:
         """Is the outcome certain, or is there nothing left to wait for?"""
-        window = self._known.window(self._k)
+        window = self._window()
         missing = self._needed(len(window))
         for candidate in window:
             if missing <= 0:
@@ -166,40 +186,44 @@ class Lookup(Generic[C]):
     # --- rules ---
 
     def _add(self, node_id: bytes, contact: C, depth: int) -> Candidate[C] | None:
-        return None if node_id == self._own_id else self._known.add(node_id, contact, depth)
+        if node_id == self._own_id:
+            return None
+        candidate = self._known.add(node_id, contact, depth)
+        if candidate:
+            self._nearest = None
+        return candidate
+
+    def _window(self) -> list[Candidate[C]]:
+        if self._nearest is None:
+            self._nearest = self._known.window(self._k)
+        return self._nearest
 
     def _needed(self, count: int) -> int:
         """How many of `count` nearest must answer."""
-        if self._need is None:
+        need = self._need
+        if need is None:
             return count
-        return min(count, self._need if isinstance(self._need, int) else self._need(self.replicas))
+        if not isinstance(need, int):
+            replicas = self.replicas
+            known = self._needs.get(replicas)
+            need = self._needs[replicas] = need(replicas) if known is None else known
+        return min(count, need)
 
     def _to_ask(self, candidate: Candidate[C]) -> bool:
         return candidate.state is State.UNASKED and len(self._asked) < LOOKUP_ASKED_MAX
 
     def _choose(self) -> list[Candidate[C]]:
         """The nearest that were not asked, within the bounds on what is in flight and what is asked at all."""
-        window = self._known.window(self._k)
-        count = len(window) if self._eager else self._needed(len(window))
-        hopeful = self._hopeful(count) if count else []
-        unasked = [candidate for candidate in hopeful if candidate.state is State.UNASKED]
-        busy = sum(candidate.state is State.ASKED for candidate in self._in_flight.values())
-        return unasked[: max(0, min(self._width(count) - busy, LOOKUP_ASKED_MAX - len(self._asked)))]
+        count = len(self._window())
+        if not self._eager:
+            count = self._needed(count)
+        room = min(self._width(count) - self._busy, LOOKUP_ASKED_MAX - len(self._asked))
+        return self._known.to_ask(count, room)
 
     def _width(self, count: int) -> int:
         """How many questions may be in flight: alpha in the search for all k, all at once where it has converged."""
         careful = self._need is None and not self._eager and not self._converged
         return self._alpha if careful else max(self._alpha, count)
-
-    def _hopeful(self, count: int) -> list[Candidate[C]]:
-        """The nearest from whom an answer came or is still to be expected in time."""
-        hopeful: list[Candidate[C]] = []
-        for candidate in self._known:
-            if candidate.state in _HOPEFUL:
-                hopeful.append(candidate)
-                if len(hopeful) == count:
-                    break
-        return hopeful
 
     def _doubt_at_s(self, candidate: Candidate[C]) -> float:
         """When a silent contact gives its place to the next: never where all of the nearest are needed."""

@@ -11,7 +11,9 @@ table is for its `Events` to decide.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
+from functools import partial
 from typing import Any, Protocol
 
 from p2pkv import wire
@@ -23,11 +25,13 @@ from p2pkv.limits import (
     RPC_OUTSTANDING_PER_CONTACT_MAX,
     RPC_RESENDS_MAX,
 )
-from p2pkv.swarm.calls import Call, CallTimer
+from p2pkv.swarm.calls import Call, CallTimer, Done
 from p2pkv.swarm.contact import NO_ID, Contact
 from p2pkv.swarm.environment import Address, Environment
 from p2pkv.swarm.identity import Identity, is_key_of, verify
 from p2pkv.swarm.udp import Endpoint
+
+log = logging.getLogger(__name__)
 
 IDS_DRAWN = 64  # message ids drawn at once: one system call for all
 
@@ -91,42 +95,72 @@ class Asker:
         if self._closed or len(self.outstanding) >= RPC_OUTSTANDING_MAX:
             self._pass_turn(contact)
             raise SilentError("closed") if self._closed else RemoteError("busy", "too many requests under way here")
-        loop = asyncio.get_running_loop()
-        call = self._send(contact, body, decode, loop, deadline_s, resends_max, padded)
-        contact.outstanding += 1
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        call = self._send(contact, body, decode, partial(_settle, future), deadline_s, resends_max, padded)
         try:
-            return await call.future
+            return await future
         finally:
-            contact.outstanding -= 1
-            self.outstanding.pop(call.message_id, None)
-            if contact.waiting:
-                self._pass_turn(contact)
+            self._withdraw(call)
+
+    def begin(
+        self, contact: Contact, body: bytes, decode: wire.Decode, done: Done, deadline_s: float | None = None
+    ) -> Call | None:
+        """The same without a task, for a proven contact: the outcome comes by `done`, which never comes at once.
+
+        None where something is in the way and the request has to wait: then `ask`.
+        """
+        if contact.outstanding >= RPC_OUTSTANDING_PER_CONTACT_MAX or contact.waiting or not contact.cookie:
+            return None
+        if self._closed or len(self.outstanding) >= RPC_OUTSTANDING_MAX:
+            return None
+        return self._send(contact, body, decode, done, deadline_s or RPC_DEADLINE_S, RPC_RESENDS_MAX, True)
 
     def _send(
         self,
         contact: Contact,
         body: bytes,
         decode: wire.Decode,
-        loop: asyncio.AbstractEventLoop,
+        done: Done,
         deadline_s: float,
         resends_max: int,
         padded: bool,
     ) -> Call:
+        loop = asyncio.get_running_loop()
         message_id = self._ids.pop() if self._ids else self._draw_id()
         trailer = contact.trailer or self._trailer(contact, len(body), padded)
         datagram = wire.request_frame(message_id, body, trailer)
         now_s = loop.time()
-        future = loop.create_future()
-        rtt = contact.rtt
-        # A stranger is taken to be twice as far as the others, until it has answered once.
-        rto_s = rtt.rto_s if rtt.srtt_s is not None else min(rtt.rto_s, 2 * self._typical_rtt.rto_s)
-        call = Call(message_id, contact, datagram, decode, future, now_s, deadline_s, resends_max, rto_s)
+        rto_s = self._rto_s(contact)
+        call = Call(message_id, contact, datagram, decode, done, self._withdraw, now_s, deadline_s, resends_max, rto_s)
         call.proving = not contact.verified and contact.kind != "stock"
         self.outstanding[message_id] = call
+        contact.outstanding += 1
         self._counters["requests_sent"] += 1
         self.endpoint.sendto(datagram, contact.address)
         self._timer.add(call, call.next_moment_s(now_s, self._env.random), loop)
         return call
+
+    def _rto_s(self, contact: Contact) -> float:
+        """A stranger is taken to be twice as far as the others, until it has answered once."""
+        rtt = contact.rtt
+        return rtt.rto_s if rtt.srtt_s is not None else min(rtt.rto_s, 2 * self._typical_rtt.rto_s)
+
+    def _withdraw(self, call: Call) -> None:
+        """The call is over; its contact may be asked something else."""
+        if call.over:
+            return
+        call.over = True
+        self.outstanding.pop(call.message_id, None)
+        call.contact.outstanding -= 1
+        if call.contact.waiting:
+            self._pass_turn(call.contact)
+
+    def _finish(self, call: Call, result: Any, error: RemoteError | None) -> None:
+        self._withdraw(call)
+        try:
+            call.done(result, error)
+        except Exception:  # a bug of whoever asked must not stop others' answers
+            log.exception("an answer could not be taken")
 
     def _draw_id(self) -> bytes:
         size = wire.MESSAGE_ID_BYTES
@@ -175,7 +209,7 @@ class Asker:
     def on_answer(self, frame: wire.Frame, address: Address) -> None:
         """A reply or a typed error came."""
         call = self.outstanding.get(frame.message_id)
-        if call is None or call.future.done():
+        if call is None:
             self._counters["replies_unasked"] += 1  # late, repeated or invented
             return
         if call.contact.address != address:
@@ -184,9 +218,9 @@ class Asker:
         try:
             result = self._judge(call, frame)
         except RemoteError as error:
-            call.future.set_exception(error)
+            self._finish(call, None, error)
         else:
-            call.future.set_result(result)
+            self._finish(call, result, None)
 
     def _judge(self, call: Call, frame: wire.Frame) -> Any:
         """The decoded answer; raises what it says or what is wrong with it."""
@@ -253,13 +287,22 @@ class Asker:
             self._timer.add(call, moment_s, asyncio.get_running_loop())
             return
         self._counters["silences"] += 1
-        call.future.set_exception(SilentError(f"no answer within {now_s - call.sent_s:.1f} s"))
         self._events.on_silent(call.contact, call.sent_s, now_s)
+        self._finish(call, None, SilentError(f"no answer within {now_s - call.sent_s:.1f} s"))
 
     def close(self) -> None:
         """No answer is waited for any more."""
         self._closed = True
         self._timer.close()
-        for call in self.outstanding.values():
-            if not call.future.done():
-                call.future.set_exception(SilentError("closed"))
+        for call in list(self.outstanding.values()):
+            self._finish(call, None, SilentError("closed"))
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: RemoteError | None) -> None:
+    """Wake up whoever awaits the answer."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)

@@ -3,7 +3,8 @@
 Theory of operation. A call is sent at once, then again after the contact's retransmission time-out, doubled each time
 and jittered, always with the same message id, until it is answered, its resends are used up and the last of them has
 had its time, or its deadline comes. All calls share a heap ordered by their next moment and one timer of the loop;
-answered calls stay in the heap until they reach its top, which costs less than removing them.
+calls that are over stay in the heap until they reach its top, which costs less than removing them. A call tells its
+outcome by a function and not by a future: a lookup takes it in the very turn in which the answer came.
 
 Owns moments and the heap. Never sends: it says which calls are due.
 """
@@ -15,11 +16,15 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from random import Random
 
+from p2pkv.errors import RemoteError
 from p2pkv.limits import RPC_BACKOFF_S_MAX
 from p2pkv.swarm.contact import Contact
 from p2pkv.wire import Decode
 
 JITTER = 0.1  # resends vary by this part, so that calls lost together do not come together again
+
+Done = Callable[[object, RemoteError | None], None]
+"""Takes the decoded answer, or what went wrong; called once, unless the call is cancelled before."""
 
 LAG_S = 0.01  # a timer this late tells that the loop was busy or the machine asleep
 
@@ -32,14 +37,16 @@ class Call:
         "datagram",
         "deadline_s",
         "decode",
-        "future",
+        "done",
         "message_id",
+        "over",
         "proving",
         "resends",
         "resends_left",
         "rto_s",
         "rto_s_max",
         "sent_s",
+        "withdraw",
     )
 
     def __init__(
@@ -48,7 +55,8 @@ class Call:
         contact: Contact,
         datagram: bytes,
         decode: Decode,
-        future: asyncio.Future[object],
+        done: Done,
+        withdraw: Callable[[Call], None],
         now_s: float,
         deadline_s: float,
         resends_max: int,
@@ -58,7 +66,9 @@ class Call:
         self.contact = contact
         self.datagram = datagram
         self.decode = decode
-        self.future = future
+        self.done = done
+        self.withdraw = withdraw
+        self.over = False  # answered, given up or cancelled
         self.proving = False
         self.sent_s = now_s
         self.deadline_s = now_s + deadline_s
@@ -66,6 +76,10 @@ class Call:
         self.resends_left = resends_max
         self.rto_s = rto_s
         self.rto_s_max = max(rto_s, RPC_BACKOFF_S_MAX)
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more."""
+        self.withdraw(self)
 
     def next_moment_s(self, now_s: float, random: Random) -> float:
         """When to look at this call again, having just sent it. Doubles the time-out of the time after."""
@@ -84,6 +98,7 @@ class CallTimer:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = 0.0
         self._let_read = False
+        self._firing = False
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -91,7 +106,7 @@ class CallTimer:
     def add(self, call: Call, moment_s: float, loop: asyncio.AbstractEventLoop) -> None:
         self._count += 1
         heappush(self._heap, (moment_s, self._count, call))
-        if self._timer is None or moment_s < self._timer_s:
+        if not self._firing and (self._timer is None or moment_s < self._timer_s):
             self._arm(moment_s, loop)
 
     def close(self) -> None:
@@ -116,10 +131,17 @@ class CallTimer:
             self._arm(now_s + LAG_S / 10, loop)
             return
         self._let_read = False
+        self._firing = True  # what is added now may be due behind others: the timer is set when all is known
+        try:
+            self._take_due(now_s)
+        finally:
+            self._firing = False
+            if self._heap:
+                self._arm(self._heap[0][0], loop)
+
+    def _take_due(self, now_s: float) -> None:
         heap = self._heap
-        while heap and (heap[0][2].future.done() or heap[0][0] <= now_s):
+        while heap and (heap[0][2].over or heap[0][0] <= now_s):
             call = heappop(heap)[2]
-            if not call.future.done():
+            if not call.over:
                 self._on_due(call, now_s)
-        if heap and self._timer is None:
-            self._arm(heap[0][0], loop)

@@ -79,7 +79,7 @@ class Found:
     @property
     def pending(self) -> list[asyncio.Task[None]]:
         """Questions that still go on."""
-        return list(self._search.tasks.values())
+        return self._search.tasks
 
     def address_of(self, node_id: bytes) -> str:
         """HOST:PORT of a contact that was asked; empty for others."""
@@ -151,9 +151,10 @@ class Lookups:
 
     async def close(self) -> None:
         """End all lookups and whatever goes on behind them."""
-        for search in self._searches:
+        searches = list(self._searches)
+        tasks = [task for search in searches for task in search.tasks]
+        for search in searches:
             search.cancel()
-        tasks = [task for search in self._searches for task in search.tasks.values()]
         for probe in self._probes.values():
             probe.cancel()
         await asyncio.gather(*tasks, *self._probes.values(), return_exceptions=True)
@@ -195,7 +196,7 @@ class Lookups:
     # --- helpers ---
 
     def _forget_if_idle(self, search: Search) -> None:
-        if search.enough.done() and not search.tasks:
+        if search.enough.done() and not search.running:
             self._searches.pop(search, None)
 
     def _seed(self, lookup: Lookup[Contact], target: bytes, k: int) -> None:

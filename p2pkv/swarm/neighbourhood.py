@@ -5,13 +5,12 @@ Owns the one definition of "the replicas of a place" that writers, readers and r
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from blake3 import blake3
-from kademlia.node import Node
 
 from p2pkv.ids import NodeID, Place, distance
-from p2pkv.limits import NODES_IN_ANSWER_MAX
+from p2pkv.limits import NEIGHBOURS_CACHED_MAX, NODES_IN_ANSWER_MAX
 from p2pkv.swarm.contact import Contact
 from p2pkv.wire import NodeTuple
 
@@ -21,7 +20,17 @@ VIEW_BYTES = 8
 class Router(Protocol):
     """What is needed of the routing table."""
 
-    def find_neighbors(self, node: Node, k: int | None = None, exclude: Node | None = None) -> list[Contact]: ...
+    def nearest(self, target: bytes, k: int) -> list[Contact]:
+        """The same list as before where nothing has changed."""
+
+
+class Picture(NamedTuple):
+    """Who the replicas of one place are."""
+
+    nearest: list[Contact]  # the table's answer that it was taken from
+    contacts: list[Contact]
+    here: bool  # this peer is one of them
+    view: bytes
 
 
 class Neighbourhood:
@@ -33,33 +42,42 @@ class Neighbourhood:
         self.k = k
         self.stores = stores
         self._router = router
+        self._pictures: dict[bytes, Picture] = {}
 
     def nearest(self, place: bytes) -> list[Contact]:
         """The contacts among the k nearest peers of a place, nearest first, this peer not counted."""
-        return self._picture(place)[0]
+        return self._picture(place).contacts
 
     def keeps(self, place: bytes) -> bool:
         """Is this peer itself one of the k nearest that it knows of?"""
-        return self._picture(place)[1]
+        return self._picture(place).here
 
     def view(self, place: Place) -> tuple[bytes, list[Contact]]:
         """A short hash of who the replicas are, equal for two peers of the same opinion, and the contacts of it."""
-        contacts, here = self._picture(place)
+        picture = self._picture(place)
+        return picture.view, picture.contacts
+
+    def _picture(self, place: bytes) -> Picture:
+        """Taken anew only where the table has changed: every request of a page asks for it several times."""
+        nearest = self._router.nearest(place, self.k)
+        picture = self._pictures.get(place)
+        if picture is None or picture.nearest is not nearest:
+            if len(self._pictures) >= NEIGHBOURS_CACHED_MAX:
+                self._pictures.clear()
+            picture = self._pictures[place] = self._take_picture(place, nearest)
+        return picture
+
+    def _take_picture(self, place: bytes, nearest: list[Contact]) -> Picture:
+        contacts = [contact for contact in nearest if contact.kind != "stock"]
+        here = self.stores
+        if here and len(contacts) >= self.k:
+            here = distance(self.node_id, place) < distance(contacts[-1].id, place)
+            contacts = contacts[:-1] if here else contacts
         ids = [contact.id for contact in contacts]
         if here:
             ids.append(self.node_id)
-        return blake3(b"".join(sorted(ids))).digest(length=VIEW_BYTES), contacts
-
-    def _picture(self, place: bytes) -> tuple[list[Contact], bool]:
-        """The contacts among the k replicas, and whether this peer is one of them."""
-        contacts = [c for c in self._router.find_neighbors(Node(place), self.k) if c.kind != "stock"]
-        if not self.stores:
-            return contacts, False
-        if len(contacts) < self.k:
-            return contacts, True
-        if distance(self.node_id, place) < distance(contacts[-1].id, place):
-            return contacts[:-1], True
-        return contacts, False
+        ids.sort()
+        return Picture(nearest, contacts, here, blake3(b"".join(ids)).digest(length=VIEW_BYTES))
 
 
 def node_tuples(contacts: list[Contact]) -> list[NodeTuple]:

@@ -4,13 +4,15 @@ Theory of operation. Only the bucket that covers our own id splits, so the bucke
 that share 0, 1, 2 ... leading bits with us. The first five hold 32, 16, 8, 4 and 2 times k contacts, after
 libtorrent, whose first four hold 16, 8, 4 and 2: so a swarm of some 300 peers is known whole at k = 8 and a lookup
 takes one round of questions, and in larger ones each step of a lookup gains up to five more bits. The table stays
-small (some 550 contacts), so the nearest are found by looking at all of them: exact, and some 25 us for 200.
+ids of all contacts lie sorted beside the buckets: those that share their first bits with a point are neighbours in
+that order, so the nearest to it are found among a few, exactly, however many the table holds.
 
 Owns buckets, replacements and the bound per address. Never sends: who answered and who did not, the protocol says.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -76,6 +78,7 @@ class PeerTable(RoutingTable):  # type: ignore[misc]
         """Forget everyone."""
         self.buckets = [Bucket(0, 1 << ID_BITS, self._capacity(0), self._now_s)]
         self._contacts: dict[int, Contact] = {}
+        self._sorted: list[int] = []
         self._by_id: dict[bytes, Contact] = {}
         self._of_address: Counter[str] = Counter()
         self._nearest: dict[tuple[bytes, int], list[Contact]] = {}
@@ -184,12 +187,14 @@ class PeerTable(RoutingTable):  # type: ignore[misc]
 
     def _note(self, contact: Contact) -> None:
         self._contacts[contact.long_id] = contact
+        insort(self._sorted, contact.long_id)
         self._by_id[contact.id] = contact
         self._of_address[contact.ip] += 1
         self._nearest.clear()
 
     def _forget(self, contact: Contact) -> None:
         del self._contacts[contact.long_id], self._by_id[contact.id]
+        del self._sorted[bisect_left(self._sorted, contact.long_id)]
         self._of_address[contact.ip] -= 1
         if not self._of_address[contact.ip]:
             del self._of_address[contact.ip]
@@ -203,13 +208,23 @@ class PeerTable(RoutingTable):  # type: ignore[misc]
         if known is None:
             point = int.from_bytes(target, "big")
             contacts = self._contacts
-            distances = [long_id ^ point for long_id in contacts]
-            distances.sort()
+            distances = sorted([long_id ^ point for long_id in self._around(point, k)])
             known = [contacts[distance ^ point] for distance in distances[:k]]
             if len(self._nearest) >= NEIGHBOURS_CACHED_MAX:
                 self._nearest.clear()
             self._nearest[target, k] = known
         return known
+
+    def _around(self, point: int, k: int) -> list[int]:
+        """Ids among which the k nearest to a point are: those that share the most leading bits with it."""
+        ids = self._sorted
+        bits = ID_BITS - max(0, (len(ids) // (2 * k or 1)).bit_length() - 1)  # about 2 k, were ids spread evenly
+        while True:
+            lower = point >> bits << bits
+            begin, end = bisect_left(ids, lower), bisect_left(ids, lower + (1 << bits))
+            if end - begin >= k or bits == ID_BITS:
+                return ids[begin:end]
+            bits += 1
 
     def find_neighbors(self, node: Node, k: int | None = None, exclude: Node | None = None) -> list[Contact]:
         """The k nearest contacts, nearest first; `exclude` is left out by its id and by its address."""

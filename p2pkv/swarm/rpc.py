@@ -25,6 +25,7 @@ from p2pkv.errors import RemoteError
 from p2pkv.limits import RPC_DEADLINE_S
 from p2pkv.swarm.answering import Answerer, Service
 from p2pkv.swarm.asking import Asker
+from p2pkv.swarm.calls import Call, Done
 from p2pkv.swarm.contact import NO_ID, Contact, Sender
 from p2pkv.swarm.environment import Address, Environment
 from p2pkv.swarm.identity import Identity
@@ -144,13 +145,24 @@ class RpcProtocol(RPCProtocol):  # type: ignore[misc]
 
     async def call(self, contact: Contact, method: wire.Method[Q, R], request: Q, deadline_s: float | None = None) -> R:
         """Ask a contact. Raises RemoteError with its code, SilentError where no answer came in time."""
-        body = wire.request_body(method.name, request)
+        return await self.call_encoded(contact, method, wire.request_body(method.name, request), deadline_s)
+
+    async def call_encoded(
+        self, contact: Contact, method: wire.Method[Q, R], body: bytes, deadline_s: float | None = None
+    ) -> R:
+        """The same with a request from `wire.request_body`, which many contacts may get."""
         if method.needs_cookie and not contact.cookie and contact.kind != "stock":
             await self.meet(contact)
         if contact.kind == "stock":
             raise RemoteError("unknown-method", "a stock kademlia peer")
         reply: R = await self._asker.ask(contact, body, decoder_of(method.reply), deadline_s=deadline_s)
         return reply
+
+    def begin_encoded(
+        self, contact: Contact, body: bytes, decode: wire.Decode, done: Done, deadline_s: float | None = None
+    ) -> Call | None:
+        """Ask a contact whose cookie we have, without a task; the outcome comes by `done`. None: use `call_encoded`."""
+        return self._asker.begin(contact, body, decode, done, deadline_s)
 
     async def meet(self, contact: Contact) -> None:
         """Have a contact prove itself and give us a cookie; concurrent callers share one ping. Raises RemoteError."""

@@ -1,6 +1,6 @@
-"""Drives one lookup with asyncio: a task a question, one timer for those who keep it waiting.
+"""Drives one lookup with asyncio: a call or a task a question, one timer for those who keep it waiting.
 
-Owns the tasks of its questions and what they brought. Every rule of the search lies in `core.lookup`.
+Owns the questions under way and what they brought. Every rule of the search lies in `core.lookup`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 from p2pkv.core.candidates import Candidate, State
 from p2pkv.core.lookup import Failure, Lookup
@@ -34,7 +35,16 @@ class Answer:
 
 
 Question = Callable[[Contact], Awaitable[Answer]]
-"""Asks one contact. Raises RemoteError where the contact is silent or at fault."""
+"""Asks one contact. Raises RemoteError where the contact is silent or at fault.
+
+One that has `begin` and `read` too (`question.TypedQuestion`) is asked without a task where that can be.
+"""
+
+
+class Running(Protocol):
+    """A question under way: a task or a call."""
+
+    def cancel(self) -> Any: ...
 
 
 class SearchOwner(Protocol):
@@ -55,9 +65,10 @@ class Search:
         self.lookup = lookup
         self.answers: dict[bytes, object] = {}
         self.failures: dict[bytes, str] = {}
-        self.tasks: dict[bytes, asyncio.Task[None]] = {}
+        self.running: dict[bytes, Running] = {}
         self._owner = owner
         self._question = question
+        self._begin = getattr(question, "begin", None)
         self._linger = linger
         self._loop = asyncio.get_running_loop()
         self.began_s = self.ended_s = self._loop.time()
@@ -78,8 +89,20 @@ class Search:
     def cancel(self) -> None:
         """End it now, with every question."""
         self._settle()
-        for task in self.tasks.values():
-            task.cancel()
+        for node_id in list(self.running):
+            self._cancel(node_id)
+
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """Those of the questions under way that are tasks."""
+        return [running for running in self.running.values() if isinstance(running, asyncio.Task)]
+
+    def _cancel(self, node_id: bytes) -> None:
+        """A task says itself when it has ended; a call has."""
+        running = self.running[node_id]
+        running.cancel()
+        if not isinstance(running, asyncio.Task):
+            del self.running[node_id]
 
     def trace(self) -> LookupTrace:
         now_s = self.ended_s if self.enough.done() else self._loop.time()
@@ -114,7 +137,7 @@ class Search:
         self._settle()
         for candidate in self.lookup.in_flight:
             if candidate.state is State.ASKED or not self._owner.may_linger(self, candidate.contact):
-                self.tasks[candidate.node_id].cancel()
+                self._cancel(candidate.node_id)
 
     def _settle(self) -> None:
         for timer in (self._timer, self._deadline):
@@ -138,32 +161,61 @@ class Search:
     # --- questions ---
 
     def _spawn(self, candidate: Candidate[Contact]) -> None:
+        call = self._begin and self._begin(candidate.contact, partial(self._on_reply, candidate))
+        if call is not None:
+            self.running[candidate.node_id] = call
+        else:
+            self._spawn_task(candidate)
+
+    def _spawn_task(self, candidate: Candidate[Contact]) -> None:
         task = self._loop.create_task(self._ask(candidate))
-        self.tasks[candidate.node_id] = task
-        task.add_done_callback(lambda task: self._done(candidate, task))
+        self.running[candidate.node_id] = task
+        task.add_done_callback(partial(self._done, candidate))
 
     def _done(self, candidate: Candidate[Contact], task: asyncio.Task[None]) -> None:
         """A question is over. One that was cancelled from outside counts as silent, so that no lookup waits for it."""
-        del self.tasks[candidate.node_id]
+        del self.running[candidate.node_id]
         if task.cancelled() and not self.settled.done():
             self._fail(candidate.contact, SilentError("cancelled"))
         self._step()
         self._owner.released(self, candidate.contact)
 
-    async def _ask(self, candidate: Candidate[Contact]) -> None:
-        contact = candidate.contact
+    def _on_reply(self, candidate: Candidate[Contact], reply: object, error: RemoteError | None) -> None:
+        """A call is over. Where only our cookie had run out, the question is put again in full."""
+        if error is not None and error.code == "cookie":
+            self._spawn_task(candidate)
+            return
+        del self.running[candidate.node_id]
         try:
-            answer = await self._question(contact)
-        except SilentError as error:
-            self._owner.silent(contact, candidate.asked_s)
-            self._fail(contact, error)
+            answer = None if error is not None else self._question.read(reply)  # type: ignore[attr-defined]
+        except RemoteError as fault:
+            error = fault
+        except Exception as fault:
+            self._broken(fault)
+        self._judge(candidate, answer, error)
+        self._step()
+        self._owner.released(self, candidate.contact)
+
+    async def _ask(self, candidate: Candidate[Contact]) -> None:
+        try:
+            answer = await self._question(candidate.contact)
         except RemoteError as error:
-            self._owner.answered(contact, self._loop.time() - candidate.asked_s)
-            self._fail(contact, error)
+            self._judge(candidate, None, error)
         except Exception as error:
             self._broken(error)
         else:
+            self._judge(candidate, answer, None)
+
+    def _judge(self, candidate: Candidate[Contact], answer: Answer | None, error: RemoteError | None) -> None:
+        """What an answer or its absence tells of the contact."""
+        contact = candidate.contact
+        if isinstance(error, SilentError):
+            self._owner.silent(contact, candidate.asked_s)
+        else:
             self._owner.answered(contact, self._loop.time() - candidate.asked_s)
+        if error is not None:
+            self._fail(contact, error)
+        elif answer is not None:
             self._take(contact, answer)
 
     def _take(self, contact: Contact, answer: Answer) -> None:

@@ -5,6 +5,7 @@ Owns the opening of a page: which replicas answer, whether they are enough to be
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,9 +17,10 @@ from p2pkv.errors import IncompleteError, RemoteError, UnreachableError
 from p2pkv.ids import Place
 from p2pkv.limits import BEYOND_QUORUM_S
 from p2pkv.swarm.contact import Contact
-from p2pkv.swarm.lookup import Answer, Found, Lookups
+from p2pkv.swarm.lookup import Answer, Found, Lookups, Question
 from p2pkv.swarm.neighbourhood import Neighbourhood
 from p2pkv.swarm.protocol import PeerProtocol
+from p2pkv.swarm.question import TypedQuestion
 from p2pkv.swarm.replica import Replica
 
 
@@ -56,18 +58,26 @@ class RemoteSource:
 
     async def find(self, request: messages.FindRecords) -> messages.FindRecordsReply:
         reply = await self._protocol.call(self.contact, messages.FIND_RECORDS, request, deadline_s=self._deadline_s)
-        if reply.more and reply.end is None:
-            raise RemoteError("misbehaved", "a run that goes on without an end")
-        return reply
+        return _checked(reply)
 
     async def find_names(self, request: messages.FindNames) -> messages.FindNamesReply:
         reply = await self._protocol.call(self.contact, messages.FIND_NAMES, request, deadline_s=self._deadline_s)
-        if not 0 < reply.answered <= len(request.names):
-            raise RemoteError("misbehaved", "a wrong number of names")
-        return reply
+        return _checked_names(reply, len(request.names))
 
     async def mend(self, request: messages.StoreRecords) -> None:
         await self._protocol.call(self.contact, messages.STORE_RECORDS, request)
+
+
+def _checked(reply: messages.FindRecordsReply) -> messages.FindRecordsReply:
+    if reply.more and reply.end is None:
+        raise RemoteError("misbehaved", "a run that goes on without an end")
+    return reply
+
+
+def _checked_names(reply: messages.FindNamesReply, count: int) -> messages.FindNamesReply:
+    if not 0 < reply.answered <= count:
+        raise RemoteError("misbehaved", "a wrong number of names")
+    return reply
 
 
 Reply = messages.FindRecordsReply | messages.FindNamesReply
@@ -128,11 +138,7 @@ class Sources:
         request = msgspec.structs.replace(request, view=view)
         here = self._neighbourhood.keeps(place)
 
-        async def question(contact: Contact) -> Answer:
-            if contact.kind == "stock":
-                return await self._lookups.nodes_of(contact, place)
-            reply = await _ask(RemoteSource(self._protocol, contact, deadline_s), request)
-            return Answer(reply.nodes, reply)
+        question = self._question(request, place, deadline_s)
 
         def need(remote: int) -> int:
             return remote if all_replicas else max(0, self._quorum(remote + here) - here)
@@ -140,6 +146,31 @@ class Sources:
         own = [await _ask(LocalSource(self._replica), request)] if here else []
         found = await self._lookups.ask(place, question, need=need, eager=all_replicas)
         return self._opening(found, own)
+
+    def _question(
+        self, request: messages.FindRecords | messages.FindNames, place: Place, deadline_s: float | None
+    ) -> Question:
+        def ask_stock(contact: Contact) -> Awaitable[Answer]:
+            return self._lookups.nodes_of(contact, place)
+
+        if isinstance(request, messages.FindRecords):
+            return TypedQuestion(
+                self._protocol,
+                messages.FIND_RECORDS,
+                request,
+                lambda reply: Answer(reply.nodes, _checked(reply)),
+                ask_stock=ask_stock,
+                deadline_s=deadline_s,
+            )
+        count = len(request.names)
+        return TypedQuestion(
+            self._protocol,
+            messages.FIND_NAMES,
+            request,
+            lambda reply: Answer(reply.nodes, _checked_names(reply, count)),
+            ask_stock=ask_stock,
+            deadline_s=deadline_s,
+        )
 
     def _quorum(self, replicas: int) -> int:
         return read_quorum(min(self._neighbourhood.k, replicas)) if replicas else 0

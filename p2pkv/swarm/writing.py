@@ -33,6 +33,7 @@ from p2pkv.swarm.identity import Identity
 from p2pkv.swarm.lookup import Answer, Found, Lookups
 from p2pkv.swarm.neighbourhood import Neighbourhood
 from p2pkv.swarm.protocol import PeerProtocol
+from p2pkv.swarm.question import TypedQuestion
 from p2pkv.swarm.replica import Replica
 
 
@@ -154,12 +155,17 @@ class Writer:
         here = self._neighbourhood.keeps(place)
         request = messages.StoreRecords(key, versions, view)
 
-        async def question(contact: Contact) -> Answer:
-            if contact.kind == "stock":
-                return await self._lookups.nodes_of(contact, place)
-            reply = await self._ask(contact, request)
+        def read(reply: messages.StoreRecordsReply) -> Answer:
+            _check(reply, request)
             return Answer(reply.nodes, reply.results)
 
+        question = TypedQuestion(
+            self._protocol,
+            messages.STORE_RECORDS,
+            request,
+            read,
+            ask_stock=lambda contact: self._lookups.nodes_of(contact, place),
+        )
         async with asyncio.TaskGroup() as group:
             mine = all(version.author == self._identity.public_key for version in versions)
             local = group.create_task(self._replica.store_versions(key, versions, signed_here=mine)) if here else None
@@ -180,8 +186,7 @@ class Writer:
 
     async def _ask(self, contact: Contact, request: messages.StoreRecords) -> messages.StoreRecordsReply:
         reply = await self._protocol.call(contact, messages.STORE_RECORDS, request)
-        if len(reply.results) != len(request.versions):
-            raise RemoteError("misbehaved", "a wrong number of results")
+        _check(reply, request)
         return reply
 
     async def _insist(self, found: Found, request: messages.StoreRecords) -> None:
@@ -217,6 +222,11 @@ class Writer:
                     tally.add(results[index], contact.id.hex(), f"{contact.ip}:{contact.port}")
             tally.failures += silent
         return tallies
+
+
+def _check(reply: messages.StoreRecordsReply, request: messages.StoreRecords) -> None:
+    if len(reply.results) != len(request.versions):
+        raise RemoteError("misbehaved", "a wrong number of results")
 
 
 def _batches(versions: Iterable[Version]) -> Iterable[list[Version]]:

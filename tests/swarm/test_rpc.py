@@ -365,3 +365,75 @@ def test_garbage_neither_raises_nor_stays(datagrams: list[tuple[bytes, bytes]]) 
     assert len(pair.other.contacts()) == 1
     assert net.run(pair.call()) == Text(b"hello")
     net.close()
+
+
+# --- without tasks ---
+
+
+def test_a_handler_that_needs_not_wait_is_answered_in_the_turn_of_its_request(pair: Pair) -> None:
+    pair.gate = asyncio.Event()
+    pair.gate.set()
+    assert pair.net.run(pair.call()) == Text(b"hello")
+    assert pair.other.protocol._answerer.running == {}
+
+
+def test_a_handler_that_waits_goes_on_where_it_stood(pair: Pair) -> None:
+    pair.gate = asyncio.Event()
+
+    async def call_and_open() -> Text:
+        call = asyncio.create_task(pair.call(b"later"))
+        await asyncio.sleep(0.5)
+        assert len(pair.other.protocol._answerer.running) == 1
+        assert pair.gate is not None
+        pair.gate.set()
+        return await call
+
+    assert pair.net.run(call_and_open()) == Text(b"later")
+    assert len(pair.handled) == 1
+
+
+def test_an_outcome_comes_by_a_function_and_a_cancelled_call_has_none(pair: Pair) -> None:
+    protocol, contact = pair.one.protocol, pair.contact
+    outcomes: list[tuple[object, RemoteError | None]] = []
+    body = wire.request_body(ECHO.name, Text(b"hello"))
+
+    def begin() -> Any:
+        return protocol.begin_encoded(contact, body, wire.decoder_of(Text), lambda *outcome: outcomes.append(outcome))
+
+    async def two_calls() -> None:
+        assert begin() is not None
+        begin().cancel()
+        assert contact.outstanding == 1
+        await asyncio.sleep(1)
+
+    pair.net.run(two_calls())
+    assert outcomes == [(Text(b"hello"), None)]
+    assert (contact.outstanding, len(protocol._outstanding)) == (0, 0)
+    contact.cookie = b""
+    assert begin() is None, "without its cookie a request has to wait for one"
+
+
+def test_a_resend_is_not_late_because_another_call_was_due_first(pair: Pair) -> None:
+    """All calls share one timer: what is added while it fires must not push back what is due before."""
+    pair.net.network.silence(B)
+    protocol, contact = pair.one.protocol, pair.contact
+    far = Contact(b"f" * 20, C, 9)
+    far.rtt.observe(0.4)
+
+    async def silences() -> tuple[float, float]:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        calls = [protocol.ping_contact(c, deadline_s=s) for c, s in ((far, 3.0), (contact, 0.5))]
+        ended: list[float] = []
+
+        async def one(call: Any) -> None:
+            with pytest.raises(SilentError):
+                await call
+            ended.append(loop.time() - began_s)
+
+        await asyncio.gather(*map(one, calls))
+        return ended[0], ended[1]
+
+    near_s, far_s = pair.net.run(silences())
+    assert near_s == pytest.approx(0.5, abs=0.02)
+    assert far_s == pytest.approx(3.0, abs=0.02)
