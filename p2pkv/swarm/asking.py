@@ -25,7 +25,7 @@ from p2pkv.limits import (
     RPC_OUTSTANDING_PER_CONTACT_MAX,
     RPC_RESENDS_MAX,
 )
-from p2pkv.swarm.calls import Call, CallTimer, Done
+from p2pkv.swarm.calls import BACKOFF, Call, CallTimer, Done
 from p2pkv.swarm.contact import NO_ID, Contact
 from p2pkv.swarm.environment import Address, Environment
 from p2pkv.swarm.identity import Identity, is_key_of, verify
@@ -134,6 +134,8 @@ class Asker:
         call = Call(message_id, contact, datagram, decode, done, self._withdraw, now_s, deadline_s, resends_max, rto_s)
         call.proving = not contact.verified and contact.kind != "stock"
         self.outstanding[message_id] = call
+        if not contact.outstanding:
+            contact.quiet_since_s = now_s
         contact.outstanding += 1
         self._counters["requests_sent"] += 1
         self.endpoint.sendto(datagram, contact.address)
@@ -141,9 +143,9 @@ class Asker:
         return call
 
     def _rto_s(self, contact: Contact) -> float:
-        """A stranger is taken to be twice as far as the others, until it has answered once."""
+        """Who is hardly known is taken to be at most twice as far as the others usually are."""
         rtt = contact.rtt
-        return rtt.rto_s if rtt.srtt_s is not None else min(rtt.rto_s, 2 * self._typical_rtt.rto_s)
+        return rtt.rto_s if rtt.trusted else min(rtt.rto_s, 2 * self._typical_rtt.rto_s)
 
     def _withdraw(self, call: Call) -> None:
         """The call is over; its contact may be asked something else."""
@@ -232,13 +234,14 @@ class Asker:
             raise self._replaced(contact)
         else:
             contact.kind = "stock"
-        if call.resends:
-            contact.rtt.back_off(call.rto_s / 2)
+        if call.resends and contact.rtt.trusted:
+            contact.rtt.back_off(call.rto_s / BACKOFF)
         else:
             contact.rtt.observe(now_s - call.sent_s)
-            self._typical_rtt.observe(now_s - call.sent_s)
+            if not call.resends:
+                self._typical_rtt.observe(now_s - call.sent_s)
         contact.failures = 0
-        contact.last_seen_s = now_s
+        contact.last_seen_s = contact.quiet_since_s = now_s
         self._events.on_answered(contact, now_s)
         if frame.kind == wire.ERROR:
             raise wire.parse_fault(frame.body)

@@ -1,10 +1,12 @@
 """Calls that wait for their answer, and the one timer that sends them again.
 
-Theory of operation. A call is sent at once, then again after the contact's retransmission time-out, doubled each time
-and jittered, always with the same message id, until it is answered, its resends are used up and the last of them has
-had its time, or its deadline comes. All calls share a heap ordered by their next moment and one timer of the loop;
-calls that are over stay in the heap until they reach its top, which costs less than removing them. A call tells its
-outcome by a function and not by a future: a lookup takes it in the very turn in which the answer came.
+Theory of operation. A call is sent at once, then again after the contact's retransmission time-out, half as long again
+each time and jittered, always with the same message id, until it is answered, its resends are used up and the last of
+them has had its time, or its deadline comes. That is gentler than RFC 6298, section 5.5: a call is one datagram, and
+one that was lost three times should not cost its user ten round trips. All calls share a heap ordered by their next
+moment and one timer of the loop; calls that are over stay in the heap until they reach its top, which costs less than
+removing them. A call tells its outcome by a function and not by a future: a lookup takes it in the very turn in which
+the answer came.
 
 Owns moments and the heap. Never sends: it says which calls are due.
 """
@@ -21,6 +23,7 @@ from p2pkv.limits import RPC_BACKOFF_S_MAX
 from p2pkv.swarm.contact import Contact
 from p2pkv.wire import Decode
 
+BACKOFF = 1.5  # each wait for an answer is this times the one before
 JITTER = 0.1  # resends vary by this part, so that calls lost together do not come together again
 
 Done = Callable[[object, RemoteError | None], None]
@@ -82,9 +85,9 @@ class Call:
         self.withdraw(self)
 
     def next_moment_s(self, now_s: float, random: Random) -> float:
-        """When to look at this call again, having just sent it. Doubles the time-out of the time after."""
+        """When to look at this call again, having just sent it. Lengthens the time-out of the time after."""
         wait_s = self.rto_s * (1 + JITTER * random.random()) if self.resends else self.rto_s
-        self.rto_s = min(2 * self.rto_s, self.rto_s_max)
+        self.rto_s = min(BACKOFF * self.rto_s, self.rto_s_max)
         return min(now_s + wait_s, self.deadline_s)
 
 

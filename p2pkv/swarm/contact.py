@@ -48,6 +48,7 @@ class Contact(Node):  # type: ignore[misc]
         self.advertised = False  # it is reached here by its own word, wherever its datagrams come from
         # The RPC layer's own.
         self.outstanding = 0
+        self.quiet_since_s = NEVER_S  # with requests outstanding: since when there was no answer
         self.waiting: deque[Future[None]] = deque()
         self.trailer = b""  # the extension of requests to it, encoded; empty: to be made
         self.touched_s = NEVER_S

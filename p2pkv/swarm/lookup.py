@@ -16,7 +16,7 @@ from p2pkv.core.lookup import Lookup, Need
 from p2pkv.core.rtt import RttEstimator
 from p2pkv.errors import SilentError
 from p2pkv.ids import ID_BYTES
-from p2pkv.limits import ALPHA_DEFAULT, K_DEFAULT, LOOKUPS_LINGERING_MAX
+from p2pkv.limits import ALPHA_DEFAULT, K_DEFAULT, LOOKUP_DOUBT_PATIENCES, LOOKUPS_LINGERING_MAX
 from p2pkv.outcomes import LookupTrace
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.environment import Environment
@@ -162,9 +162,18 @@ class Lookups:
     # --- what a search needs ---
 
     def patience_s(self, contact: Contact) -> float:
-        """How long a lookup waits for a contact: by its own round trips, else by those that the swarm usually takes."""
-        rtt: RttEstimator = contact.rtt if contact.rtt.srtt_s is not None else self._typical_rtt
-        return rtt.patience_s
+        """How long a lookup waits for a contact: by its own round trips, else by those that the swarm usually takes.
+
+        One that keeps an earlier question waiting for so long that it is in doubt is not waited for at all: what one
+        lookup has found out the hard way, the others need not.
+        """
+        rtt: RttEstimator = contact.rtt
+        patience_s = rtt.patience_s if rtt.trusted else min(rtt.patience_s, self._typical_rtt.patience_s)
+        if contact.outstanding:
+            quiet_s = asyncio.get_running_loop().time() - contact.quiet_since_s
+            if quiet_s > LOOKUP_DOUBT_PATIENCES * patience_s:
+                return 0.0
+        return patience_s
 
     def contacts_of(self, nodes: Iterable[tuple[bytes, str, int]]) -> list[tuple[bytes, Contact]]:
         """Nodes that a peer named, as contacts; malformed ones, and those that were silent lately, are left out."""

@@ -176,6 +176,11 @@ class Writer:
         tallies = self._tally(found, versions, acks, results)
         if all(tally.reached for tally in tallies):
             return tallies
+        # First those who stand in for contacts that keep silent: nobody need wait until these are given up.
+        if await self._insist(found, request):
+            tallies = self._tally(found, versions, acks, results)
+            if all(tally.reached for tally in tallies):
+                return tallies
         await found.settle()
         await self._insist(found, request)
         return self._tally(found, versions, acks, results)
@@ -189,8 +194,8 @@ class Writer:
         _check(reply, request)
         return reply
 
-    async def _insist(self, found: Found, request: messages.StoreRecords) -> None:
-        """Tell those of the replicas that know nearer peers that the search found none alive."""
+    async def _insist(self, found: Found, request: messages.StoreRecords) -> bool:
+        """Tell those of the replicas that know nearer peers that the search found none alive; were there any?"""
         forced = msgspec.structs.replace(request, force=True)
 
         async def insist(contact: Contact) -> None:
@@ -199,11 +204,11 @@ class Writer:
             except RemoteError as error:
                 found.failures[contact.id] = str(error)
 
+        unwilling = [contact for contact in found.contacts if _not_mine(found.answers.get(contact.id))]
         async with asyncio.TaskGroup() as group:
-            for contact in found.contacts:
-                results = found.answers.get(contact.id)
-                if isinstance(results, list) and any(result.code == messages.NOT_MINE for result in results):
-                    group.create_task(insist(contact))
+            for contact in unwilling:
+                group.create_task(insist(contact))
+        return bool(unwilling)
 
     def _tally(self, found: Found, versions: list[Version], acks: Acks, local: list[StoreResult] | None) -> list[Tally]:
         asked = min(self._neighbourhood.k, found.replicas + (local is not None))
@@ -222,6 +227,10 @@ class Writer:
                     tally.add(results[index], contact.id.hex(), f"{contact.ip}:{contact.port}")
             tally.failures += silent
         return tallies
+
+
+def _not_mine(results: object) -> bool:
+    return isinstance(results, list) and any(result.code == messages.NOT_MINE for result in results)
 
 
 def _check(reply: messages.StoreRecordsReply, request: messages.StoreRecords) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pkv.core.rtt import RttEstimator
-from p2pkv.limits import RPC_RTO_INITIAL_S, RPC_RTO_MAX_S, RPC_RTO_MIN_S
+from p2pkv.limits import LOOKUP_PATIENCE_MIN_S, RPC_RTO_INITIAL_S, RPC_RTO_MAX_S, RPC_RTO_MIN_S, RTT_SAMPLES_FEW
 
 
 def test_before_any_sample_it_is_cautious() -> None:
@@ -34,7 +34,7 @@ def test_backing_off_leaves_patience_alone_and_ends_with_the_next_sample() -> No
     rtt = RttEstimator()
     rtt.observe(0.1)
     rtt.back_off(0.6)
-    assert (rtt.rto_s, rtt.patience_s) == (0.6, pytest.approx(0.3))
+    assert (rtt.rto_s, rtt.patience_s) == (0.6, pytest.approx(0.2))
     rtt.back_off(0.2)
     assert rtt.rto_s == 0.6
     rtt.observe(0.1)
@@ -49,4 +49,15 @@ def test_whatever_comes_the_timeout_keeps_its_bounds(samples: list[float | None]
             rtt.back_off(2 * rtt.rto_s)
         else:
             rtt.observe(sample)
-        assert RPC_RTO_MIN_S <= rtt.patience_s <= rtt.rto_s <= RPC_RTO_MAX_S
+        assert RPC_RTO_MIN_S <= rtt.rto_s <= RPC_RTO_MAX_S
+        assert LOOKUP_PATIENCE_MIN_S <= rtt.patience_s <= rtt.rto_s
+
+
+def test_few_samples_are_not_believed_against_the_swarm() -> None:
+    rtt = RttEstimator()
+    trusted = []
+    for _ in range(RTT_SAMPLES_FEW):
+        trusted.append(rtt.trusted)
+        rtt.observe(0.5)
+    assert trusted == [False] * RTT_SAMPLES_FEW
+    assert rtt.trusted

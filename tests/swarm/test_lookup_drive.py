@@ -35,6 +35,8 @@ class FakeContact:
     port: int
     rtt: RttEstimator = field(default_factory=RttEstimator)
     last_seen_s: float = 0.0
+    outstanding: int = 0
+    quiet_since_s: float = 0.0
 
     @property
     def number(self) -> int:
@@ -281,3 +283,25 @@ def test_a_broken_question_is_the_callers_error(rig: Rig) -> None:
 
     with pytest.raises(ZeroDivisionError):
         rig.run(rig.lookups.ask(TARGET, asking(rig, answer)))
+
+
+def test_what_one_lookup_waits_for_in_vain_others_do_not_wait_for(rig: Rig) -> None:
+    """The first lookup finds out by time; the next passes the silent contact by at once."""
+    protocol, lookups = rig.protocol, rig.lookups
+    protocol.dead = {1}
+    quiet = protocol.contacts[1]
+
+    async def answer(number: int) -> object:
+        quiet.outstanding, quiet.quiet_since_s = 1, 0.0  # as the RPC layer notes it
+        assert await protocol.reply(protocol.contacts[number]) or number == 1
+        return number
+
+    def took_s() -> float:
+        began_s = rig.loop.time()
+        found = rig.run(lookups.ask(TARGET, asking(rig, answer), need=5))
+        assert len(found.contacts) >= 5
+        return rig.loop.time() - began_s
+
+    took_s()
+    rig.run(asyncio.sleep(3))
+    assert took_s() < 1.5 * RTT_S
