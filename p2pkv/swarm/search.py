@@ -186,8 +186,10 @@ class Search:
             self._spawn_task(candidate)
             return
         del self.running[candidate.node_id]
+        answer: Answer | None = None
         try:
-            answer = None if error is not None else self._question.read(reply)  # type: ignore[attr-defined]
+            if error is None:
+                answer = self._question.read(reply)  # type: ignore[attr-defined]
         except RemoteError as fault:
             error = fault
         except Exception as fault:
