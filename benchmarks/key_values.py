@@ -1,8 +1,8 @@
 """The key-value benchmark of one system at one size under one condition: prints a JSON object of its phases.
 
-Layout, the same for every system: the peers live in two processes; all operations come from the one that this is, from
-its peers in turn, and a value is read by another peer than the one that put it, one that does not hold it where that
-can be known.
+Layout, the same for every system: half of the peers live in each of two processes, both of which carry out half of
+the operations at the same time, half of them in flight in each; what one process put, the other one reads. Where peers
+die, they live in a third process, which is stopped: silent, not even a closed port answers.
 """
 
 from __future__ import annotations
@@ -10,135 +10,160 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict
+from typing import Any
 
 from benchmarks import network
-from benchmarks.load import Budget, Phase, apply
+from benchmarks.load import Budget, Phase
 from benchmarks.measures import percentile
 from benchmarks.rivals import ENTRIES
-from benchmarks.rivals.base import Rival
 
 IN_FLIGHT = 32
-VALUE_BYTES = 100
 SETTLE_S = 1.0  # joins and first refreshes go on after the call that started them
 JOIN_S = 60.0
-DEADLINE_S = 12.0  # of one operation
+DEADLINE_S = 40.0  # of one operation
+ANSWER_BYTES_MAX = 16 << 20
 CONDITIONS = {"plain": 0, "loss-5": 5, "loss-10": 10, "dead-30": 0}
 DEAD_SHARE = 0.3
 
 
-class Bench:
-    """Operations on one running swarm."""
+class Host:
+    """A process with some of the peers, and what it is asked to do."""
 
-    def __init__(self, rival: Rival, peers: int) -> None:
-        self._rival = rival
-        self._peers = peers
+    def __init__(self, process: Process) -> None:
+        self._process = process
 
-    def value(self, key: str) -> bytes:
-        return key.encode().ljust(VALUE_BYTES, b".")
+    async def hear(self) -> Any:
+        assert self._process.stdout is not None
+        line = await self._process.stdout.readline()
+        if not line:
+            raise SystemExit("a process of the benchmark ended before its time")
+        return json.loads(line)
 
-    async def put(self, key: str, number: int) -> bool:
-        return await self._rival.put(number % self._peers, key, self.value(key))
+    async def load(self, kind: str, name: str, budget: Budget) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        order = {"kind": kind, "name": name, "budget": asdict(budget)}
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        result: dict[str, Any] = await self.hear()
+        return result
 
-    async def get(self, key: str, number: int) -> bool:
-        return await self._rival.get(self._reader(key, number), key) == self.value(key)
-
-    async def look_up(self, key: str, number: int) -> bool:
-        """A get of a key that nobody put is a lookup and nothing else."""
-        return await self._rival.get(number % self._peers, key) is None
-
-    def _reader(self, key: str, number: int) -> int:
-        others = [(number + step) % self._peers for step in range(1, self._peers)]
-        return next((peer for peer in others if not self._rival.holds(peer, key)), others[0])
-
-    async def puts(self, name: str, budget: Budget) -> Phase:
-        return await apply(lambda number: self.put(f"{name}-{number}", number), budget)
-
-    async def gets(self, name: str, budget: Budget) -> Phase:
-        return await apply(lambda number: self.get(f"{name}-{number}", number), budget)
-
-    async def lookups(self, name: str, budget: Budget) -> Phase:
-        return await apply(lambda number: self.look_up(f"absent-{name}-{number}", number), budget)
-
-
-def budget(count: int, *, in_flight: int = IN_FLIGHT, launch_s: float = 5.0) -> Budget:
-    return Budget(count, in_flight, launch_s, DEADLINE_S)
-
-
-async def measure_plain(bench: Bench, quick: bool) -> dict[str, Phase]:
-    count, alone = (300, 40) if quick else (1000, 150)
-    launch_s = 1.0 if quick else 2.5
-    phases = {"put": await bench.puts("load", budget(count, launch_s=launch_s))}
-    phases["get"] = await bench.gets("load", budget(phases["put"].count, launch_s=launch_s))
-    phases["lookup"] = await bench.lookups("load", budget(count, launch_s=launch_s))
-    phases["put alone"] = await bench.puts("alone", budget(alone, in_flight=1, launch_s=launch_s))
-    phases["get alone"] = await bench.gets("alone", budget(phases["put alone"].count, in_flight=1, launch_s=launch_s))
-    return phases
-
-
-async def measure_impaired(bench: Bench, quick: bool, impair: Callable[[], None]) -> dict[str, Phase]:
-    """What was put before is read, then new values are put."""
-    count = 64 if quick else 192
-    await bench.puts("before", budget(count))
-    impair()
-    get = await bench.gets("before", budget(count, launch_s=4.0))
-    put = await bench.puts("after", budget(count, launch_s=4.0))
-    return {"get": get, "put": put}
+    def freeze(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
 
 
 @asynccontextmanager
-async def other_process(system: str, count: int, address: tuple[str, int]) -> AsyncIterator[Process]:
-    """The rest of the swarm, in a process of its own; it is gone when the block ends."""
-    command = [sys.executable, "-m", "benchmarks.rivals.host", system, str(count), address[0], str(address[1])]
-    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
+async def host(system: str, peers: int, known: Sequence[object]) -> AsyncIterator[Host]:
+    """A process with so many peers; it is gone when the block ends."""
+    command = [sys.executable, "-m", "benchmarks.rivals.host", system, str(peers), *map(str, known)]
+    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, limit=ANSWER_BYTES_MAX)
     try:
-        assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), JOIN_S)
-        if line.strip() != b"ready":
-            raise RuntimeError(f"the second process of {system} did not start")
-        yield process
+        yield Host(process)
     finally:
         if process.returncode is None:
             process.kill()
         await process.wait()
 
 
+class Swarm:
+    """A running swarm under load from two processes."""
+
+    def __init__(self, hosts: Sequence[Host]) -> None:
+        self._hosts = hosts
+        self.first_value_s: list[float] = []
+        self._put: dict[str, list[int]] = {}  # how many of each name each process has put
+
+    async def load(self, kind: str, name: str, count: int, launch_s: float) -> Phase:
+        """So many operations, half from each process."""
+        return await self._load(kind, name, [count // 2, count // 2], launch_s)
+
+    async def get(self, name: str, launch_s: float) -> Phase:
+        """Read what was put under a name, each process what the other one put."""
+        return await self._load("get", name, self._put[name][::-1], launch_s)
+
+    async def alone(self, kind: str, name: str, count: int, launch_s: float) -> Phase:
+        """One operation at a time: puts from one process, gets from the other."""
+        host = self._hosts[kind == "get"]
+        return Phase.together([await host.load(kind, name, Budget(count, 1, launch_s, DEADLINE_S))])
+
+    async def _load(self, kind: str, name: str, counts: list[int], launch_s: float) -> Phase:
+        results = await asyncio.gather(
+            *(
+                host.load(
+                    kind, f"{name}-{(index + (kind == 'get')) % 2}", Budget(count, IN_FLIGHT // 2, launch_s, DEADLINE_S)
+                )
+                for index, (host, count) in enumerate(zip(self._hosts, counts, strict=True))
+            )
+        )
+        if kind == "put":
+            self._put[name] = [len(result["latencies_s"]) for result in results]
+        self.first_value_s += [value for result in results for value in result["first_value_s"]]
+        return Phase.together(results)
+
+
+async def measure_plain(swarm: Swarm, quick: bool) -> dict[str, Phase]:
+    count, alone = (600, 100) if quick else (4000, 500)
+    launch_s = 1.0 if quick else 2.5
+    put = await swarm.load("put", "load", count, launch_s)
+    put_alone = await swarm.alone("put", "alone", alone, launch_s)
+    return {
+        "put": put,
+        "get": await swarm.get("load", launch_s),
+        "lookup": await swarm.load("lookup", "load", count, launch_s),
+        "put alone": put_alone,
+        "get alone": await swarm.alone("get", "alone", len(put_alone.latencies_s), launch_s),
+    }
+
+
+async def measure_impaired(swarm: Swarm, quick: bool, condition: str, victim: Host | None) -> dict[str, Phase]:
+    """What was put before is read, then new values are put."""
+    count = 64 if quick else 320
+    await swarm.load("put", "before", count, JOIN_S)
+    if victim is not None:
+        victim.freeze()
+    else:
+        network.drop_datagrams(CONDITIONS[condition])
+    get = await swarm.get("before", 4.0)
+    put = await swarm.load("put", "after", count, 4.0)
+    return {"get": get, "put": put}
+
+
 async def run(system: str, peers: int, condition: str, quick: bool) -> dict[str, object]:
-    rival = ENTRIES[system].make()
-    others = round(peers * DEAD_SHARE) if condition == "dead-30" else peers // 2
-    address = await rival.start(peers - others, None)
-    async with other_process(system, others, address) as process:
-        bench = Bench(rival, peers - others)
-        await settle(bench, peers - others)
-        rival.first_value_s.clear()
+    dying = round(peers * DEAD_SHARE) if condition == "dead-30" else 0
+    shares = [peers - dying - (peers - dying) // 2, (peers - dying) // 2, *([dying] if dying else [])]
+    async with AsyncExitStack() as stack:
+        hosts: list[Host] = []
+        known: list[object] = []
+        for share in shares:
+            hosts.append(await stack.enter_async_context(host(system, share, known)))
+            address = await asyncio.wait_for(hosts[-1].hear(), JOIN_S)
+            known = known or address
+        swarm = Swarm(hosts[:2])
+        await settle(swarm, peers)
         if condition == "plain":
-            phases = await measure_plain(bench, quick)
+            phases = await measure_plain(swarm, quick)
         else:
-            phases = await measure_impaired(bench, quick, impairment(condition, process))
+            phases = await measure_impaired(swarm, quick, condition, hosts[2] if dying else None)
+    return summary(phases, swarm.first_value_s)
+
+
+def summary(phases: dict[str, Phase], first_s: list[float]) -> dict[str, object]:
     result: dict[str, object] = {name: phase.summary() for name, phase in phases.items()}
-    if rival.first_value_s:
-        first = rival.first_value_s
-        result["first value"] = {"count": len(first), "p50_s": percentile(first, 50), "p95_s": percentile(first, 95)}
+    if first_s:
+        result["first value"] = {"p50_s": percentile(first_s, 50), "p95_s": percentile(first_s, 95)}
     return result
 
 
-async def settle(bench: Bench, here: int) -> None:
-    """Let the swarm form, and every peer here carry out something, before anything is measured."""
+async def settle(swarm: Swarm, peers: int) -> None:
+    """Let the swarm form, and every peer carry out something, before anything is measured."""
     await asyncio.sleep(SETTLE_S)
-    await bench.puts("warm", budget(here * 2))
-    await bench.gets("warm", budget(here * 2))
-
-
-def impairment(condition: str, process: Process) -> Callable[[], None]:
-    """What makes the network or the swarm worse, at once."""
-    if condition == "dead-30":
-        return lambda: process.send_signal(signal.SIGSTOP)  # silent: not even a closed port answers
-    return lambda: network.drop_datagrams(CONDITIONS[condition])
+    await swarm.load("put", "warm", peers * 4, JOIN_S)
+    await swarm.get("warm", JOIN_S)
+    swarm.first_value_s.clear()
 
 
 def main() -> None:
@@ -148,16 +173,7 @@ def main() -> None:
     parser.add_argument("condition", choices=CONDITIONS)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
-    work = run(options.system, options.peers, options.condition, options.quick)
-    if ENTRIES[options.system].make().uvloop:
-        import uvloop
-
-        result = uvloop.run(work)
-    else:
-        result = asyncio.run(work)
-    print(json.dumps(result), flush=True)
-    sys.stdout.flush()
-    os._exit(0)  # the peers need no farewell: their whole network ends with this process
+    print(json.dumps(asyncio.run(run(options.system, options.peers, options.condition, options.quick))))
 
 
 if __name__ == "__main__":

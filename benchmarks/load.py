@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from benchmarks.measures import percentile
 
@@ -22,16 +23,22 @@ class Phase:
     right: int = 0
     elapsed_s: float = 0.0
 
-    @property
-    def count(self) -> int:
-        return len(self.latencies_s)
+    @classmethod
+    def together(cls, phases: Iterable[dict[str, Any]]) -> Phase:
+        """What several processes measured at the same time."""
+        whole = cls()
+        for phase in phases:
+            whole.latencies_s += phase["latencies_s"]
+            whole.right += phase["right"]
+            whole.elapsed_s = max(whole.elapsed_s, phase["elapsed_s"])
+        return whole
 
     def summary(self) -> dict[str, float]:
-        done = max(self.count, 1)
+        done = len(self.latencies_s)
         return {
-            "count": self.count,
-            "right_percent": 100 * self.right / done,
-            "per_s": self.right / self.elapsed_s if self.elapsed_s else 0.0,
+            "count": done,
+            "right_percent": 100 * self.right / done if done else math.nan,
+            "per_s": self.right / self.elapsed_s if self.elapsed_s else math.nan,
             "p50_s": percentile(self.latencies_s, 50),
             "p95_s": percentile(self.latencies_s, 95),
         }
@@ -41,23 +48,23 @@ class Phase:
 class Budget:
     """Bounds of one load: it ends at the latest after launch_s + deadline_s."""
 
-    count: int
+    count: int  # operations 0 to count - 1
     in_flight: int
     launch_s: float  # no operation begins later than this
     deadline_s: float  # an operation that takes longer has failed
 
 
 async def apply(operation: Operation, budget: Budget) -> Phase:
-    """Run operations 0, 1, 2 ... within the budget."""
+    """Run the operations of a budget."""
     phase = Phase()
     began_s = time.perf_counter()
     numbers = iter(range(budget.count))
 
     async def worker() -> None:
         for number in numbers:
+            await _one(operation, number, budget.deadline_s, phase)
             if time.perf_counter() - began_s > budget.launch_s:
                 return
-            await _one(operation, number, budget.deadline_s, phase)
 
     async with asyncio.TaskGroup() as workers:
         for _ in range(budget.in_flight):

@@ -38,8 +38,8 @@ def namespace() -> Iterator[list[str]]:
 def drop_datagrams(percent: int) -> None:
     """From now on this namespace's loopback loses so many of every hundred UDP datagrams, at random."""
     rule = f"meta l4proto udp numgen random mod 100 < {percent} drop"
-    chain = f"chain loss {{ type filter hook input priority 0; {rule}; }}"
-    subprocess.run(["nft", "-f", "-"], input=f"table ip bench {{ {chain} }}", text=True, check=True)
+    chain = f"chain loss {{\ntype filter hook input priority 0;\n{rule}\n}}"
+    subprocess.run(["nft", "-f", "-"], input=f"table ip bench {{\n{chain}\n}}\n", text=True, check=True)
 
 
 def _run(*command: str) -> None:

@@ -46,14 +46,6 @@ ENTRIES = {
         {},
         "C++. In memory; a put is called done whichever of the replicas stored it; no quorum reads. Rate limits lifted",
     ),
-    "libtorrent": Entry(
-        "libtorrent BEP 44",
-        "libtorrent",
-        "lib_torrent",
-        {},
-        "C++. In memory, values to 1,000 bytes, immutable: the key is the value's hash, so a get ends at the first "
-        "answer. Rate limits lifted",
-    ),
     "p2pkv-memory": Entry(
         "p2pkv, memory",
         "p2pkv.peer",

@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import Protocol
 
 Address = tuple[str, int]
+VALUE_BYTES = 100
+
+
+def value_of(key: str) -> bytes:
+    """What the benchmark puts under a key."""
+    return key.encode().ljust(VALUE_BYTES, b".")
 
 
 class Rival(Protocol):
@@ -28,5 +34,3 @@ class Rival(Protocol):
     def holds(self, peer: int, key: str) -> bool:
         """Whether this peer is known to answer a get of the key from its own memory, asking nobody."""
         ...
-
-    async def stop(self) -> None: ...

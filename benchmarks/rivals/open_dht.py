@@ -58,10 +58,6 @@ class OpenDht:
     def holds(self, peer: int, key: str) -> bool:
         return False
 
-    async def stop(self) -> None:
-        for node in self._nodes:
-            await asyncio.to_thread(node.join)
-
 
 class _Done:
     """A completion callback, called on a thread of the library, as a future of this loop."""

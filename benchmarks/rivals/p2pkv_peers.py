@@ -49,11 +49,6 @@ class P2pkv:
     def holds(self, peer: int, key: str) -> bool:
         return False  # a read asks a quorum, whatever lies here
 
-    async def stop(self) -> None:
-        for peer in self._peers:
-            await peer.stop()
-        self._homes.cleanup()
-
 
 def make(store: Literal["memory", "disk"]) -> P2pkv:
     return P2pkv(store)

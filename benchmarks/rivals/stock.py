@@ -45,10 +45,6 @@ class Stock:
     def holds(self, peer: int, key: str) -> bool:
         return self._servers[peer].storage.get(digest(key)) is not None
 
-    async def stop(self) -> None:
-        for server in self._servers:
-            server.stop()
-
 
 def make(k: int) -> Stock:
     return Stock(k)
