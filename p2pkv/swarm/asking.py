@@ -229,6 +229,9 @@ class Asker:
         contact, extension = call.contact, frame.extension
         now_s = asyncio.get_running_loop().time()
         if extension is not None:
+            if contact.kind == "stock":
+                contact.kind = "unknown"  # its id was never proven: let it begin anew and prove it
+                raise self._replaced(contact)
             self._learn(call, extension)
         elif contact.kind == "p2pkv":
             raise self._replaced(contact)
@@ -248,6 +251,7 @@ class Asker:
         return wire.decoded(call.decode, frame.body, "misbehaved")
 
     def _replaced(self, contact: Contact) -> SilentError:
+        contact.trailer = b""
         self._events.on_replaced(contact)
         return SilentError("another peer answers at its address")
 

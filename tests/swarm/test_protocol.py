@@ -77,6 +77,39 @@ def test_an_id_that_is_not_proven_is_no_contact(net: Rig, signs: bool) -> None:
     assert ours.contacts() == [known], "and it moves nobody"
 
 
+def test_who_came_as_a_stock_peer_proves_its_id_before_it_counts_as_more(net: Rig) -> None:
+    """A stock peer's id is only claimed. By claiming another peer's, and then speaking as p2pkv peers do, nobody moves
+    that peer to his own address."""
+
+    class Chameleon(Socket):
+        stock = True
+
+        def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+            frame = wire.parse_frame(data)
+            if frame.kind == wire.REQUEST:
+                trailer = b"" if self.stock else wire.trailer(wire.Extension(wire.VERSION, victim.node.id))
+                self.transport.sendto(wire.reply_frame(frame.message_id, wire.encode(victim.node.id), trailer), addr)
+
+    ours, victim = net.ours(A), net.ours(B)
+    known = net.meet(ours, victim)
+    chameleon = Chameleon()
+    net.run(net.network.open_socket(chameleon, (C, PORT)))
+
+    async def claim() -> Contact:
+        contact = ours.protocol.contact_for(victim.node.id, (C, PORT))
+        assert await ours.protocol.call_ping(contact) == (True, victim.node.id)
+        return contact
+
+    contact = net.run(claim())
+    assert contact.kind == "stock"
+    chameleon.stock = False
+    for _ in range(3):
+        assert net.run(ours.protocol.call_ping(contact)) == (False, None)
+    net.sleep(30)
+    assert not contact.verified
+    assert ours.contacts() == [known]
+
+
 def test_a_proof_cannot_be_kept_and_shown_again(net: Rig) -> None:
     text = wire.proof_text(b"1" * 20, b"p" * 20, b"a" * 20)
     identity = Identity(b"c" * 32)
