@@ -370,13 +370,6 @@ def test_garbage_neither_raises_nor_stays(datagrams: list[tuple[bytes, bytes]]) 
 # --- without tasks ---
 
 
-def test_a_handler_that_needs_not_wait_is_answered_in_the_turn_of_its_request(pair: Pair) -> None:
-    pair.gate = asyncio.Event()
-    pair.gate.set()
-    assert pair.net.run(pair.call()) == Text(b"hello")
-    assert pair.other.protocol._answerer.running == {}
-
-
 def test_a_handler_that_waits_goes_on_where_it_stood(pair: Pair) -> None:
     pair.gate = asyncio.Event()
 
