@@ -1,7 +1,7 @@
 """The answering half of RPC: which handler a request gets, and what may be sent back to whom.
 
 Theory of operation. A handler that returns at once is answered in the same breath, without a task; one that waits
-(for the disk) runs as a task, bounded in number. (To run the first step of such a handler at once was measured too: with
+(for the disk) runs as a task, bounded in number. (To run such a handler's first step at once was measured too: with
 several peers in a process it cost 7 % of all puts and gets, because less was done in batches.) A request whose id came
 before is answered from memory, or left alone while its handler runs. To an address that is not proven, no answer is
 longer than AMPLIFICATION_MAX times the request: p2pkv senders get a cookie instead, stock senders fewer nodes, or the
