@@ -80,6 +80,7 @@ LOOKUP_CANDIDATES_MAX = 256  # kept by one lookup, nearest first: 4 times K_MAX
 LOOKUP_ASKED_MAX = 256  # questions of one lookup: invented nodes cannot keep it busy for ever
 LOOKUP_PATIENCE_MIN_S = 0.01  # for a contact; what is nearer than this is not told from a busy machine
 LOOKUP_DOUBT_PATIENCES = 8.0  # three transmissions went unanswered by then: two of at least 20 ms, doubled, and a third
+LOOKUP_DOUBT_S_MAX = 0.3  # beyond its patience: an estimate from a crowded moment must not cost seconds
 LOOKUPS_LINGERING_MAX = 1024  # questions that go on behind lookups that have ended, all together
 LOOKUP_LINGER_S = 10.0  # how long a lookup goes on behind its outcome: twice a request's deadline
 SILENT_CONTACTS_MAX = 1024  # contacts remembered as silent, so that lookups pass them by

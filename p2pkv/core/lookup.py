@@ -23,13 +23,18 @@ from itertools import islice
 from typing import Generic, Literal
 
 from p2pkv.core.candidates import C, Candidate, Candidates, State
-from p2pkv.limits import LOOKUP_ASKED_MAX, LOOKUP_DOUBT_PATIENCES
+from p2pkv.limits import LOOKUP_ASKED_MAX, LOOKUP_DOUBT_PATIENCES, LOOKUP_DOUBT_S_MAX
 
 Need = int | Callable[[int], int] | None
 """How many of the k nearest must answer: a number, a function of how many there are (at most k), or None for all."""
 Failure = Literal["silent", "error"]
 ID_SPACE = 1 << 160
 NEVER_S = float("inf")
+
+
+def doubt_s(patience_s: float) -> float:
+    """After what silence a contact of this patience gives its place to another, until it answers."""
+    return min(LOOKUP_DOUBT_PATIENCES * patience_s, patience_s + LOOKUP_DOUBT_S_MAX)
 
 
 class Lookup(Generic[C]):
@@ -229,4 +234,4 @@ class Lookup(Generic[C]):
         """When a silent contact gives its place to the next: never where all of the nearest are needed."""
         if self._need is None:
             return NEVER_S
-        return candidate.asked_s + LOOKUP_DOUBT_PATIENCES * candidate.patience_s
+        return candidate.asked_s + doubt_s(candidate.patience_s)

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 from kademlia.node import Node
 
-from p2pkv.core.lookup import Lookup, Need
+from p2pkv.core.lookup import Lookup, Need, doubt_s
 from p2pkv.core.rtt import RttEstimator
 from p2pkv.errors import SilentError
 from p2pkv.ids import ID_BYTES
-from p2pkv.limits import ALPHA_DEFAULT, K_DEFAULT, LOOKUP_DOUBT_PATIENCES, LOOKUPS_LINGERING_MAX
+from p2pkv.limits import ALPHA_DEFAULT, K_DEFAULT, LOOKUPS_LINGERING_MAX
 from p2pkv.outcomes import LookupTrace
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.environment import Environment
@@ -171,7 +171,7 @@ class Lookups:
         patience_s = rtt.patience_s if rtt.trusted else min(rtt.patience_s, self._typical_rtt.patience_s)
         if contact.outstanding:
             quiet_s = asyncio.get_running_loop().time() - contact.quiet_since_s
-            if quiet_s > LOOKUP_DOUBT_PATIENCES * patience_s:
+            if quiet_s > doubt_s(patience_s):
                 return 0.0
         return patience_s
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pkv.core.candidates import Candidates, State
-from p2pkv.core.lookup import Lookup, Need
+from p2pkv.core.lookup import Lookup, Need, doubt_s
 from p2pkv.core.lookup_trace import trace_of
 from p2pkv.ids import distance
-from p2pkv.limits import LOOKUP_ASKED_MAX, LOOKUP_DOUBT_PATIENCES
+from p2pkv.limits import LOOKUP_ASKED_MAX, LOOKUP_DOUBT_PATIENCES, LOOKUP_DOUBT_S_MAX
 
 PATIENCE_S = 0.1
 SILENCE_S = 5.0
@@ -214,6 +214,12 @@ def test_a_quorum_passes_by_the_slow() -> None:
     assert lookup.replicas == 8
 
 
+def test_doubt_comes_after_some_patiences_but_never_much_later_than_patience_ends() -> None:
+    assert doubt_s(0.01) == pytest.approx(LOOKUP_DOUBT_PATIENCES * 0.01)
+    assert doubt_s(1.0) == pytest.approx(1.0 + LOOKUP_DOUBT_S_MAX)
+    assert doubt_s(0.0) == 0.0
+
+
 def test_where_too_many_are_silent_the_next_take_their_places() -> None:
     lookup = begun(range(1, 13), k=4, need=3)
     assert ask(lookup) == [1, 2, 3]
@@ -223,9 +229,8 @@ def test_where_too_many_are_silent_the_next_take_their_places() -> None:
     lookup.on_answer(node(4), [], 2 * PATIENCE_S)
     lookup.on_answer(node(5), [], 2 * PATIENCE_S)
     assert not lookup.finished, "two of the four nearest answered, and the silent two may live"
-    doubt_s = LOOKUP_DOUBT_PATIENCES * PATIENCE_S
-    assert lookup.next_timer_s() == pytest.approx(doubt_s)
-    lookup.on_time(doubt_s)
+    assert lookup.next_timer_s() == pytest.approx(doubt_s(PATIENCE_S))
+    lookup.on_time(doubt_s(PATIENCE_S))
     assert lookup.finished
     assert [candidate.node_id for candidate in lookup.nearest] == [node(3), node(4), node(5)]
 
