@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from p2pkv.files.concurrency import at_once, in_thread
 from p2pkv.files.service import Files
 from p2pkv.home import Home
 from p2pkv.ids import place_of_key
@@ -106,7 +107,8 @@ class Peer(PeerRecords, PeerFiles):
             random_bytes=self.env.random_bytes,
             threads=not self.env.simulated,
         )
-        self._translator = Translator(self.node.chunks, self.env.now_s)
+        offload = at_once if self.env.simulated else in_thread
+        self._translator = Translator(self.node.chunks, self.env.now_s, offload)
         self._tell_of_contacts()
 
     def _tell_of_contacts(self) -> None:

@@ -12,7 +12,6 @@ import msgspec
 from p2pkv.core.drafts import Draft
 from p2pkv.core.records import Flag, encode_cursor, version_token
 from p2pkv.errors import InvalidError, NotFoundError
-from p2pkv.files.values import load_value
 from p2pkv.limits import BATCH_RECORDS_MAX
 from p2pkv.outcomes import Acks, Order, PutOutcome, Record
 from p2pkv.peer_events import Events, shown
@@ -126,7 +125,7 @@ class PeerRecords:
             return
         for version in await self.node.records.read_name(checked_key(key), record.name.encode()):
             if version_token(version) == record.version:
-                async for piece in load_value(version, self.node.chunks):
+                async for piece in self._translator.pieces(version):
                     yield piece
                 return
         raise NotFoundError(f"record {record.name} was replaced while it was read", "read it again")

@@ -9,6 +9,6 @@ from __future__ import annotations
 from p2pkv.real_swarm import Swarm
 from p2pkv.simulation.servers import ServerPeer, ServerSwarm
 from p2pkv.simulation.simulation import Seat, Simulation
-from p2pkv.simulation.swarm import SimSwarm
+from p2pkv.simulation.swarm import SimHome, SimPeer, SimSwarm
 
-__all__ = ["Seat", "ServerPeer", "ServerSwarm", "SimSwarm", "Simulation", "Swarm"]
+__all__ = ["Seat", "ServerPeer", "ServerSwarm", "SimHome", "SimPeer", "SimSwarm", "Simulation", "Swarm"]

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from p2pkv.core.drafts import Draft
 from p2pkv.core.records import Flag, Version, encode_cursor, version_token
 from p2pkv.errors import IncompleteError, InvalidError
+from p2pkv.files.concurrency import Offload, in_thread
 from p2pkv.files.ports import Chunks
 from p2pkv.files.values import load_value, reasons, store_value
 from p2pkv.limits import INLINE_BYTES_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_IN_MEMORY_BYTES_MAX
@@ -24,9 +25,10 @@ INTERNAL_KEYS = b"\0p2pkv/"  # folders; users' keys do not begin so
 class Translator:
     """Makes drafts of users' values and records of versions."""
 
-    def __init__(self, chunks: Chunks, now_s: Callable[[], float]) -> None:
+    def __init__(self, chunks: Chunks, now_s: Callable[[], float], offload: Offload = in_thread) -> None:
         self._chunks = chunks
         self._now_s = now_s
+        self._offload = offload
 
     async def draft(self, value: Value, name: bytes, *, flags: int, ttl_s: float | None, acks: Acks) -> Draft:
         """A long value goes to the swarm as chunks now. Raises InvalidError, IncompleteError."""
@@ -36,7 +38,7 @@ class Translator:
         if isinstance(value, bytes) and len(value) <= INLINE_BYTES_MAX:
             value_flags, size_bytes, body = 0, len(value), value
         else:
-            value_flags, size_bytes, body = await store_value(value, self._chunks, acks=acks)
+            value_flags, size_bytes, body = await store_value(value, self._chunks, acks=acks, offload=self._offload)
         return Draft(
             name=name,
             flags=int(flags | value_flags),
@@ -66,7 +68,11 @@ class Translator:
             return version.body
         if version.size_bytes > VALUE_IN_MEMORY_BYTES_MAX:
             return None
-        return b"".join([piece async for piece in load_value(version, self._chunks)])
+        return b"".join([piece async for piece in self.pieces(version)])
+
+    def pieces(self, version: Version) -> AsyncIterator[bytes]:
+        """A long value as it comes, however long."""
+        return load_value(version, self._chunks, offload=self._offload)
 
 
 def checked_key(key: Key) -> bytes:

@@ -132,6 +132,9 @@ class Network:
         lost = self._rng.random() < weather.loss
         self._trace.update(f"{self.loop.time()!r} {source} {target} {lost} {len(data)} ".encode())
         self._trace.update(data)
+        if source[0] in self._silent:
+            counters.cut_off += 1
+            return
         if lost:
             counters.lost += 1
             return

@@ -1,0 +1,123 @@
+"""Whole peers in virtual time: records and files under loss, partition and death, and the same again by the seed."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from p2pkv.errors import IncompleteError
+from p2pkv.peer import Peer
+from p2pkv.testing import SimSwarm
+
+VALUES = [f"value {number}".encode() for number in range(12)]
+
+
+async def values_of(peer: Peer, key: str) -> list[bytes | None]:
+    return [record.value async for record in peer.get(key)]
+
+
+async def fill(peer: Peer, key: str) -> None:
+    for value in VALUES:
+        await peer.put(key, value)
+
+
+async def use_everything(swarm: SimSwarm, folder: Path) -> None:
+    """One of each operation, on different peers."""
+    peers = swarm.peers
+    await fill(peers[1], "many")
+    assert await values_of(peers[2], "many") == VALUES
+    await peers[3].put("one", b"first", name="n")
+    await peers[4].put("one", b"second", name="n")
+    await peers[4].put("one", b"for ever", name="o", once=True)
+    assert await values_of(peers[5], "one") == [b"second", b"for ever"]
+    assert await peers[6].count("many") == len(VALUES)
+    assert await peers[7].delete("many") == len(VALUES)
+    assert await peers[8].count("many") == 0
+    await peers[9].put("long", b"x" * 300_000)
+    assert await values_of(peers[10], "long") == [b"x" * 300_000]
+    source = folder / "source"
+    source.write_bytes(random.Random(1).randbytes(2_500_000))  # some chunks
+    os.utime(source, (1, 1))  # its time is stored with it
+    await peers[0].upload(source, "f/file")
+    await peers[11].download("f/file", folder / "target")
+    assert (folder / "target").read_bytes() == source.read_bytes()
+    assert [info.name async for info in peers[12].list_files()] == ["f/", "f/file"]
+    await peers[13].delete_file("f/file")
+    assert "f/file" not in [info.name async for info in peers[14].list_files()]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_operation_works_under_loss(seed: int, tmp_path: Path) -> None:
+    with SimSwarm(30, seed=seed, loss=0.05, duplication=0.02) as swarm:
+        swarm.run(use_everything(swarm, tmp_path))
+        assert swarm.now_s < 300, "nothing waits for long"
+
+
+def test_fifty_peers_keep_a_record_while_a_part_of_its_replicas_dies() -> None:
+    with SimSwarm(50, seed=4, loss=0.02) as swarm:
+        swarm.run(fill(swarm.peers[0], "k"))
+        holders = [i for i, peer in enumerate(swarm.peers) if peer.left.store.usage().records]
+        for index in holders[:3]:
+            swarm.crash(index)
+        reader = next(index for index in swarm.up if index not in holders)
+        assert swarm.run(values_of(swarm.peers[reader], "k")) == VALUES
+
+
+def test_a_peer_comes_back_with_its_store_or_without() -> None:
+    with SimSwarm(3, seed=5) as swarm:
+        swarm.run(fill(swarm.peers[0], "k"))
+        swarm.crash(1)
+        swarm.crash(2)
+        with pytest.raises(IncompleteError):
+            swarm.run(values_of(swarm.peers[0], "k"))
+        kept = swarm.restart(1)
+        swarm.run(kept.wait_connected(60))
+        assert swarm.run(values_of(kept, "k")) == VALUES
+        empty = swarm.restart(2, home_lost=True)
+        swarm.run(empty.wait_connected(60))
+        assert swarm.run(values_of(empty, "k")) == VALUES
+
+
+def test_a_cut_off_minority_neither_writes_nor_answers_short() -> None:
+    with SimSwarm(5, seed=6) as swarm:
+        swarm.run(fill(swarm.peers[0], "k"))
+        swarm.partition([[0, 1], [2, 3, 4]])
+        with pytest.raises(IncompleteError):
+            swarm.run(swarm.peers[0].put("k", b"minority", name="m"))
+        with pytest.raises(IncompleteError):
+            swarm.run(swarm.peers[1].count("k"))
+        swarm.run(swarm.peers[2].put("k", b"majority", name="z"))
+        swarm.heal()
+        swarm.run_for(minutes=1)
+        assert b"majority" in swarm.run(values_of(swarm.peers[0], "k"))
+
+
+_TRACE = """
+import tempfile, pathlib
+from tests.simulation.test_swarm import SimSwarm, use_everything
+with SimSwarm(20, seed={seed}, loss=0.1, duplication=0.05) as swarm:
+    with tempfile.TemporaryDirectory() as folder:
+        swarm.run(use_everything(swarm, pathlib.Path(folder)))
+    swarm.crash(3)
+    swarm.run_for(minutes=1)
+    swarm.restart(3)
+    swarm.run_for(minutes=1)
+    print(swarm.trace_hash)
+"""
+
+
+def trace_in_another_process(seed: int, hash_seed: int) -> str:
+    environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
+    command = [sys.executable, "-c", _TRACE.format(seed=seed)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment, timeout=100).stdout
+
+
+def test_two_runs_of_a_seed_send_the_same_datagrams() -> None:
+    one = trace_in_another_process(1, hash_seed=1)
+    assert one == trace_in_another_process(1, hash_seed=2)
+    assert one != trace_in_another_process(2, hash_seed=1)
