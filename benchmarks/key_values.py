@@ -10,12 +10,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import signal
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from benchmarks import network
@@ -24,7 +27,10 @@ from benchmarks.measures import percentile
 from benchmarks.rivals import ENTRIES
 
 IN_FLIGHT = 32
-SETTLE_S = 1.0  # joins and first refreshes go on after the call that started them
+QUIET_SHARE = 0.15  # of a core: joins and first refreshes, which go on after the call that started them, are over
+QUIET_S = 1.0
+SETTLE_S_MAX = 20.0
+WARM = 10  # operations of each peer before anything is measured
 JOIN_S = 60.0
 DEADLINE_S = 40.0  # of one operation
 ANSWER_BYTES_MAX = 16 << 20
@@ -51,6 +57,14 @@ class Host:
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
         result: dict[str, Any] = await self.hear()
         return result
+
+    def cpu_s(self) -> float:
+        """The processor time that the process has taken, its threads together; 0 where the system does not tell."""
+        stat = Path(f"/proc/{self._process.pid}/stat")
+        if not stat.exists():
+            return 0.0
+        fields = stat.read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def freeze(self) -> None:
         self._process.send_signal(signal.SIGSTOP)
@@ -143,7 +157,7 @@ async def run(system: str, peers: int, condition: str, quick: bool) -> dict[str,
             address = await asyncio.wait_for(hosts[-1].hear(), JOIN_S)
             known = known or address
         swarm = Swarm(hosts[:2])
-        await settle(swarm, peers)
+        await settle(swarm, hosts, peers)
         if condition == "plain":
             phases = await measure_plain(swarm, quick)
         else:
@@ -158,12 +172,23 @@ def summary(phases: dict[str, Phase], first_s: list[float]) -> dict[str, object]
     return result
 
 
-async def settle(swarm: Swarm, peers: int) -> None:
+async def settle(swarm: Swarm, hosts: Sequence[Host], peers: int) -> None:
     """Let the swarm form, and every peer carry out something, before anything is measured."""
-    await asyncio.sleep(SETTLE_S)
-    await swarm.load("put", "warm", peers * 4, JOIN_S)
+    await quiet(hosts)
+    await swarm.load("put", "warm", peers * WARM, JOIN_S)
     await swarm.get("warm", JOIN_S)
+    await quiet(hosts)
     swarm.first_value_s.clear()
+
+
+async def quiet(hosts: Sequence[Host]) -> None:
+    """Wait until the processes rest, for so long at most."""
+    deadline_s = time.monotonic() + SETTLE_S_MAX
+    busy = True
+    while busy and time.monotonic() < deadline_s:
+        before_s = [host.cpu_s() for host in hosts]
+        await asyncio.sleep(QUIET_S)
+        busy = any(h.cpu_s() - b > QUIET_SHARE * QUIET_S for h, b in zip(hosts, before_s, strict=True))
 
 
 def main() -> None:
