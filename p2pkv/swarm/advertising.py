@@ -73,7 +73,7 @@ class Advertising:
         self._checking += 1
         try:
             contact = self._protocol.contact_for(sender.node_id, address)
-            await self._protocol.ping_contact(contact, padded=False)
+            await self._protocol.ping_contact(contact, resends_max=1, padded=False)
         except RemoteError:
             return messages.ReachableAtReply(taken=False)
         finally:

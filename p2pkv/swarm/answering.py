@@ -41,6 +41,7 @@ class Service(NamedTuple):
     decode: wire.Decode
     handler: Handler
     needs_cookie: bool
+    stock_write: bool = False  # a stock peer's store: done only for a proven address
 
 
 class Inquiry:
@@ -103,7 +104,7 @@ class Answerer:
             return
         node_id = extension.node_id if extension is not None else NO_ID
         contact = self._host.contact_of(node_id, address)
-        allowance = UNBOUNDED if proven or contact is not None else AMPLIFICATION_MAX * size
+        allowance = UNBOUNDED if proven else AMPLIFICATION_MAX * size
         inquiry = Inquiry(question, Sender(node_id, address, contact), extension, pass_, allowance)
         try:
             self._serve(inquiry, frame.body, proven)
@@ -125,8 +126,11 @@ class Answerer:
         if inquiry.extension is None:
             self._identify_stock(inquiry, args)
         self._host.on_heard(inquiry.sender, inquiry.extension, proven)
-        if service.needs_cookie and not proven:
+        if (service.needs_cookie or (service.stock_write and inquiry.extension is not None)) and not proven:
             raise RemoteError("cookie", "show the cookie of this answer")
+        if service.stock_write and inquiry.allowance < UNBOUNDED:
+            self._start(inquiry, request.method, self._proven_first(inquiry, service, args))
+            return
         try:
             reply = service.handler(inquiry.sender, args)
         except RemoteError:
@@ -147,8 +151,8 @@ class Answerer:
         address = inquiry.sender.address
         contact = self._host.contact_of(node_id, address)
         inquiry.sender = Sender(node_id, address, contact)
-        if contact is not None:
-            inquiry.allowance = UNBOUNDED
+        if contact is not None and contact.kind == "stock":
+            inquiry.allowance = UNBOUNDED  # it answered at its address, and cannot show a cookie
 
     # --- handlers that wait ---
 
@@ -223,6 +227,12 @@ class Answerer:
         datagram = wire.reply_frame(inquiry.question[1], wire.encode(reply[: max(0, room // node_bytes)]), b"")
         if len(datagram) <= inquiry.allowance:
             self._send(inquiry, datagram)
+
+    async def _proven_first(self, inquiry: Inquiry, service: Service, args: object) -> Any:
+        """Nothing is written for an address that may be forged."""
+        await self._prove_first(inquiry)
+        reply = service.handler(inquiry.sender, args)
+        return await reply if isawaitable(reply) else reply
 
     async def _prove_first(self, inquiry: Inquiry) -> None:
         """Make a stock sender answer a ping, so that it may have an answer in full."""

@@ -215,7 +215,10 @@ class RpcProtocol(RPCProtocol):  # type: ignore[misc]
         if args_type is not None:
             astuple = msgspec.structs.astuple
             return Service(
-                decoder_of(args_type), lambda sender, args: method(sender.address, *astuple(args)), needs_cookie=False
+                decoder_of(args_type),
+                lambda sender, args: method(sender.address, *astuple(args)),
+                needs_cookie=False,
+                stock_write=attribute == "rpc_store",
             )
         shape = signature(method)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -298,6 +299,37 @@ def test_no_answer_to_a_forged_sender_is_longer_than_three_requests(net: Rig, si
         net.sleep(20)
         assert sum(len(data) for data, _ in victim.got) <= AMPLIFICATION_MAX * len(request)
         victim.got.clear()
+
+
+def test_a_forged_sender_writes_nothing_as_a_stock_peer_either(net: Rig) -> None:
+    ours, forged = net.ours(A), net.socket(C)
+    stored: list[bytes] = []
+
+    async def keep(place: bytes, value: object) -> bool:
+        stored.append(place)
+        return True
+
+    ours.protocol.stock_store = keep
+    body = msgspec.msgpack.encode(["store", [bytes(20), b"p" * 20, b"value"]])
+    forged.transport.sendto(b"\x00" + bytes(20) + body, (A, PORT))
+    net.sleep(20)
+    assert forged.got, "it is asked whether it is there"
+    assert not stored
+
+
+def test_a_known_contact_is_no_target_for_long_answers(net: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair(net)
+    net.run(pair.call())
+    pair.other.protocol.register(OPEN_ECHO, lambda sender, request: Text(bytes(5000)))
+    contact = pair.other.contacts()[0]
+    answered: list[int] = []
+    endpoint = pair.other.protocol.transport
+    monkeypatch.setattr(endpoint, "sendto", lambda data, address: answered.append(len(data)))
+    request = request_of(contact.id, "open_echo", Text(b""), b"", b"4" * 20)
+    net.loop.call_soon(net.network._deliver, request, contact.address, (B, PORT))
+    net.sleep(1)
+    assert answered
+    assert sum(answered) <= AMPLIFICATION_MAX * len(request)
 
 
 def test_a_short_repetition_does_not_bring_a_long_answer_again(net: Rig) -> None:
