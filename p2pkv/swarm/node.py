@@ -17,11 +17,15 @@ from p2pkv.outcomes import ReplicaInfo
 from p2pkv.storage.interface import RangeQuery, Store
 from p2pkv.swarm.advertising import Advertising
 from p2pkv.swarm.agreement import Acceptor, Agreement
+from p2pkv.swarm.batch_writing import BatchWriter
 from p2pkv.swarm.chunks import ChunkHash, ChunkKeeper, ChunkSwarm
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.environment import Address, Environment
+from p2pkv.swarm.holdings import Holdings, PageBound
 from p2pkv.swarm.identity import Identity
+from p2pkv.swarm.moving import Mover
 from p2pkv.swarm.neighbourhood import Neighbourhood
+from p2pkv.swarm.page_writing import PageWriter
 from p2pkv.swarm.pieces import PieceReceiver, PieceTransport
 from p2pkv.swarm.reading import Reader
 from p2pkv.swarm.records import RecordSwarm
@@ -45,13 +49,15 @@ class SwarmNode:
         k: int = K_DEFAULT,
         alpha: int = ALPHA_DEFAULT,
         stores: bool = True,
+        page_bound: PageBound | None = None,
     ) -> None:
-        """`stores` is False for a peer that keeps nothing and is nobody's replica."""
+        """`stores` is False for a peer that keeps nothing and is nobody's replica; `page_bound` is for tests."""
         self.store = store
         self.identity = identity
         self.env = env
         self.k = k
         self._stores = stores
+        self.page_bound = page_bound or PageBound()
         self.server = PeerServer(env, identity, ksize=k, alpha=alpha, ephemeral=not stores)
 
     async def start(
@@ -74,13 +80,21 @@ class SwarmNode:
         protocol, env = self.server.protocol, self.env
         self.lookups = self.server.lookups
         self.neighbourhood = Neighbourhood(protocol.router, self.identity.node_id, self.k, stores=self._stores)
-        self.replica = Replica(self.store, env, self.neighbourhood)
+        holdings = Holdings(self.store, self.page_bound)
+        self.replica = Replica(self.store, env, self.neighbourhood, holdings)
         acceptor = Acceptor(self.replica)
         keeper = ChunkKeeper(self.store, stores=self._stores, offload=_at_once if env.simulated else _in_thread)
-        self.writer = Writer(protocol, self.lookups, self.replica, self.neighbourhood, self.identity, env)
-        sources = Sources(protocol, self.lookups, self.replica, self.neighbourhood)
-        agreement = Agreement(protocol, self.lookups, acceptor, self.neighbourhood, self.writer, self.identity, env)
-        self.records = RecordSwarm(self.writer, Reader(sources, env), agreement, self.identity.public_key)
+        pages = PageWriter(protocol, self.lookups, self.replica, self.neighbourhood, self.identity.public_key)
+        self.batches = BatchWriter(protocol, self.lookups, self.replica, self.neighbourhood)
+        self.writer = Writer(pages, self.batches, self.replica, self.identity, env)
+        self.sources = Sources(protocol, self.lookups, self.replica, self.neighbourhood)
+        reader = Reader(self.sources, env, self.writer.tree)
+        agreement = Agreement(
+            protocol, self.lookups, acceptor, self.neighbourhood, self.writer, reader, self.identity, env
+        )
+        self.records = RecordSwarm(self.writer, reader, agreement, self.identity.public_key)
+        self.mover = Mover(self.store, holdings, self.writer, self.sources, self.neighbourhood, env)
+        self.mover.start()
         self.chunks = ChunkSwarm(protocol, PieceTransport(protocol), self.lookups, keeper, self.neighbourhood)
         self._register(acceptor, keeper)
 
@@ -100,12 +114,19 @@ class SwarmNode:
     async def stop(self) -> None:
         """End every task; safe where `start` failed half way."""
         if hasattr(self, "records"):
+            await self.mover.close()
+            await self.batches.close()
             await self.records.reader.mender.close()
         await self.server.close()
 
     def counters(self) -> dict[str, int]:
         """What this peer did since it started, for status and metrics."""
-        return {**self.server.protocol.counters, "records_mended": self.records.reader.mender.mended}
+        return {
+            **self.server.protocol.counters,
+            "records_mended": self.records.reader.mender.mended,
+            "records_moved": self.mover.moved,
+            "pages_split": self.mover.pages_split,
+        }
 
     async def where(self, key: bytes) -> list[ReplicaInfo]:
         """Who should hold a key's page, and who says that it does."""

@@ -12,7 +12,9 @@ from typing import Protocol
 import msgspec
 
 from p2pkv import messages
-from p2pkv.core.replication import read_quorum
+from p2pkv.core.pages import PageName, place_of_page
+from p2pkv.core.records import Version
+from p2pkv.core.replication import read_quorum, write_quorum
 from p2pkv.errors import IncompleteError, RemoteError, UnreachableError
 from p2pkv.ids import Place
 from p2pkv.limits import BEYOND_QUORUM_S
@@ -29,7 +31,7 @@ class Source(Protocol):
 
     async def find(self, request: messages.FindRecords) -> messages.FindRecordsReply: ...
     async def find_names(self, request: messages.FindNames) -> messages.FindNamesReply: ...
-    async def mend(self, request: messages.StoreRecords) -> None: ...
+    async def mend(self, key: bytes, page: PageName, versions: list[Version]) -> None: ...
 
 
 class LocalSource:
@@ -44,8 +46,8 @@ class LocalSource:
     async def find_names(self, request: messages.FindNames) -> messages.FindNamesReply:
         return await self._replica.find_names(request)
 
-    async def mend(self, request: messages.StoreRecords) -> None:
-        await self._replica.store_versions(request.key, request.versions)
+    async def mend(self, key: bytes, page: PageName, versions: list[Version]) -> None:
+        await self._replica.store_versions(key, versions, [place_of_page(key, page)] * len(versions))
 
 
 class RemoteSource:
@@ -64,7 +66,9 @@ class RemoteSource:
         reply = await self._protocol.call(self.contact, messages.FIND_NAMES, request, deadline_s=self._deadline_s)
         return _checked_names(reply, len(request.names))
 
-    async def mend(self, request: messages.StoreRecords) -> None:
+    async def mend(self, key: bytes, page: PageName, versions: list[Version]) -> None:
+        depths = bytes([len(page)]) * len(versions)
+        request = messages.StoreRecords(key, versions, force=True, depths=depths)
         await self._protocol.call(self.contact, messages.STORE_RECORDS, request)
 
 
@@ -92,6 +96,16 @@ class Opening:
     replicas: int  # how many should hold the page
     quorum: int  # how many must be heard for a complete answer
     failures: list[str] = field(default_factory=list)
+
+    @property
+    def split(self) -> bool:
+        """Does any of them say that the page is split?"""
+        return any(reply.split for reply in self.replies)
+
+    @property
+    def unaware(self) -> list[Source]:
+        """Those who do not say so."""
+        return [source for source, reply in zip(self.sources, self.replies, strict=True) if not reply.split]
 
     def require_quorum(self) -> None:
         """Raise where too few replicas answered to be sure that nothing is missing."""
@@ -122,6 +136,10 @@ class Sources:
         """Ask a read quorum of the page's replicas one question."""
         return await self._open(request, all_replicas=False, deadline_s=None)
 
+    async def open_majority(self, request: messages.FindRecords) -> Opening:
+        """Ask as many as a put must reach."""
+        return await self._open(request, all_replicas=False, deadline_s=None, majority=True)
+
     async def open_all(self, request: messages.FindRecords | messages.FindNames, before: Opening) -> Opening:
         """Ask all of them, after a quorum was of two minds, or empty. What is more than a quorum is not waited for."""
         enough = before.replicas and len(before.sources) >= before.quorum
@@ -131,7 +149,12 @@ class Sources:
         return opening
 
     async def _open(
-        self, request: messages.FindRecords | messages.FindNames, *, all_replicas: bool, deadline_s: float | None
+        self,
+        request: messages.FindRecords | messages.FindNames,
+        *,
+        all_replicas: bool,
+        deadline_s: float | None,
+        majority: bool = False,
     ) -> Opening:
         place = Place(request.place)
         view, _ = self._neighbourhood.view(place)
@@ -141,6 +164,8 @@ class Sources:
         question = self._question(request, place, deadline_s)
 
         def need(remote: int) -> int:
+            if majority:
+                return max(0, write_quorum(min(self._neighbourhood.k, remote + here)) - here)
             return remote if all_replicas else max(0, self._quorum(remote + here) - here)
 
         own = [await _ask(LocalSource(self._replica), request)] if here else []
