@@ -127,6 +127,7 @@ class PageTree:
 
     def close(self, page: PageName) -> None:
         """A read quorum called it split and empty."""
+        self.noticed.add(page)
         self.closed.add(page)
 
     def below(self, page: PageName) -> list[PageName]:

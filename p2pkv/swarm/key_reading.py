@@ -88,9 +88,7 @@ class KeyReading:
 
     async def runs(self, after: Cursor | None) -> AsyncGenerator[list[Version], None]:
         """Versions in order, dead ones among them. Raises IncompleteError, UnreachableError."""
-        for page in self._tree.below(self._top):
-            if page not in self._tree.closed or page == ROOT:
-                self._join(page, after)
+        self._join(self._top, after)
         try:
             while True:
                 self._fetch()
@@ -102,9 +100,13 @@ class KeyReading:
         finally:
             await self._end()
 
-    def _join(self, page: PageName, after: Cursor | None) -> None:
-        span = READ_FIRST_RECORDS if self._tree.noticed or page else READ_RUN_RECORDS_MAX
-        self._streams[page] = Stream(page, self._reading(page, after), min(span, self._limit))
+    def _join(self, top: PageName, after: Cursor | None) -> None:
+        """Begin to read a page and all that are known below it. The root may hold stock values, closed or not."""
+        for page in self._tree.below(top):
+            if page in self._streams or (page in self._tree.closed and page != ROOT):
+                continue
+            span = READ_FIRST_RECORDS if self._tree.noticed or page else READ_RUN_RECORDS_MAX
+            self._streams[page] = Stream(page, self._reading(page, after), min(span, self._limit))
 
     def _reading(self, page: PageName, after: Cursor | None) -> PageReading | SplitReading:
         if page in self._tree.noticed:
@@ -216,8 +218,7 @@ class KeyReading:
         self._tree.noticed.add(stream.page)
         stream.reading = self._reading(stream.page, after)
         for child in children_of(stream.page):
-            if child not in self._streams:
-                self._join(child, after)
+            self._join(child, after)
 
     def _raise_failures(self) -> None:
         failed = [stream for stream in self._streams.values() if stream.failure is not None]

@@ -51,10 +51,8 @@ class SplitReading:
         is far beyond its bound the rest comes later. Raises as `PageReading.next`.
         """
         versions: list[Version] = []
-        while not self.done and self.after != until and len(versions) < SPLIT_LEFTOVERS_MAX:
+        while not self.done and len(versions) < SPLIT_LEFTOVERS_MAX and (until is None or self.after != until):
             versions += await self._run(until)
-            if until is not None and self.after == until:
-                break
         return versions
 
     async def _run(self, until: Cursor | None) -> list[Version]:
