@@ -44,11 +44,11 @@ async def host(count: int, store: StoreKind, bootstrap: str) -> None:
             reader = asyncio.StreamReader()
             await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
             while await reader.readline():
-                print(json.dumps([_facts(peer) for peer in peers]), flush=True)
+                print(json.dumps([await _facts(peer) for peer in peers]), flush=True)
 
 
-def _facts(peer: Peer) -> dict[str, Any]:
-    status = peer.status()
+async def _facts(peer: Peer) -> dict[str, Any]:
+    status = await peer.status()
     names = ("pages_split", "records_moved", "records_mended", "requests_sent")
     counters = {name: status.counters.get(name, 0) for name in names}
     memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from p2pkv import messages
-from p2pkv.core.records import Version, version_token
+from p2pkv.core.records import Flag, Version, version_token
 from p2pkv.errors import RefusedError
 from p2pkv.messages import StoreResult
 from p2pkv.outcomes import PutOutcome, ReplicaFailure
@@ -36,6 +36,15 @@ class Tally:
     def superseded(self) -> bool:
         """Has every replica of enough either this version or a newer one?"""
         return self.stored + self.stale >= self.needed
+
+    @property
+    def overtaken(self) -> bool:
+        """Did it fail because a newer version stands that a later put may replace?"""
+        return not self.reached and self.newer is not None and not self.newer.flags & Flag.ONCE
+
+    @property
+    def newest_clock(self) -> int:
+        return self.newer.clock if self.newer is not None else 0
 
     def add(self, result: StoreResult, node: str, address: str) -> None:
         if result.code in (messages.STORED, messages.ALREADY):

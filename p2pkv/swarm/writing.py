@@ -82,7 +82,18 @@ class Writer:
                     yield tally.outcome()
 
     async def _put_batch(self, key: bytes, drafts: list[Draft], acks: Acks) -> list[Tally]:
-        return await self.store_batch(key, self.sign_many(key, drafts), acks)
+        """Store drafts; those that lost to a clock ahead of ours are tried again behind it."""
+        tallies = await self.store_batch(key, self.sign_many(key, drafts), acks)
+        for _ in range(CLOCK_RETRIES_MAX - 1):
+            stale = [index for index, tally in enumerate(tallies) if tally.overtaken]
+            if not stale:
+                break
+            for index in stale:
+                self.observe(tallies[index].newest_clock)
+            again = await self.store_batch(key, self.sign_many(key, [drafts[index] for index in stale]), acks)
+            for index, tally in zip(stale, again, strict=True):
+                tallies[index] = tally
+        return tallies
 
     async def store_batch(self, key: bytes, versions: list[Version], acks: Acks) -> list[Tally]:
         """As `store`, quicker for many versions. They are known to be genuine here."""
