@@ -76,6 +76,7 @@ class FindRecordsReply(Message, frozen=True):
     end: Cursor | None = None  # of the last version of the run
     nodes: list[NodeTuple] = []
     split: bool = False  # the page is split; what it still holds is on its way to its children
+    mine: bool = True  # the answerer counts itself among the page's replicas
 
 
 class FindNames(Message, frozen=True):
@@ -91,6 +92,7 @@ class FindNamesReply(Message, frozen=True):
     answered: int  # of the names, from the first: those whose versions fit the answer
     nodes: list[NodeTuple] = []
     split: bool = False
+    mine: bool = True
 
 
 # --- consensus on one record (write-once and compare-and-set) ---

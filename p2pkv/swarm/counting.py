@@ -68,7 +68,7 @@ class Count:
         request = msgspec.structs.replace(request, digest_only=True)
         async with self._slots:
             opening = await self._sources.open(request)
-            if len(opening.sources) < opening.quorum or (not page and _nothing(opening)):
+            if len(opening.sources) < opening.quorum or _nothing(opening):
                 opening = await self._sources.open_all(request, opening)
         require_quorum(opening, page)
         return opening

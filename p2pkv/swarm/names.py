@@ -74,10 +74,10 @@ class NameReader:
         return split
 
     async def _open(self, key: bytes, page: PageName, names: list[bytes]) -> Opening:
-        """Hear a quorum; everybody where they differ, or know nothing of a record that has only this page."""
+        """Hear a quorum; everybody where they differ, or know nothing."""
         request = messages.FindNames(place_of_page(key, page), names)
         opening = await self._sources.open(request)
-        lacking = not page and not opening.split and not any(reply.versions for reply in opening.replies)
+        lacking = not opening.split and not any(reply.versions for reply in opening.replies)
         differing = any(reply.versions != opening.replies[0].versions for reply in opening.replies)
         if len(opening.sources) < opening.quorum or lacking or differing:
             opening = await self._sources.open_all(request, opening)

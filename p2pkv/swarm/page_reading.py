@@ -156,7 +156,8 @@ class PageReading:
         """Find the replicas and hear a quorum of them; all of them where they differ or know nothing."""
         request = self._ask(until=until, limit=limit)
         opening = await self._sources.open(request)
-        if len(opening.sources) < opening.quorum or not agreed(opening) or (_empty(opening) and not self._page):
+        doubtful = _empty(opening) and (not self._page or (self.after is None and not self._query.prefix))
+        if len(opening.sources) < opening.quorum or not agreed(opening) or doubtful:
             opening = await self._sources.open_all(request, opening)
         require_quorum(opening, self._page)
         if opening.split:

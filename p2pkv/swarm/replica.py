@@ -157,6 +157,7 @@ class Replica:
             live=sum(not version.dead and not version.expired(now_s) for version in versions),
             end=position(result.versions[-1], order) if result.versions else None,
             split=split,
+            mine=self._neighbourhood.keeps(place),
         )
 
     async def find_names(self, request: messages.FindNames) -> messages.FindNamesReply:
@@ -172,7 +173,7 @@ class Replica:
             found += held
             answered += 1
         split = (await self.holdings.of(place)).split
-        return messages.FindNamesReply(found, answered, split=split)
+        return messages.FindNamesReply(found, answered, split=split, mine=self._neighbourhood.keeps(place))
 
     # --- stock kademlia peers ---
 

@@ -96,6 +96,7 @@ class Opening:
     replicas: int  # how many should hold the page
     quorum: int  # how many must be heard for a complete answer
     failures: list[str] = field(default_factory=list)
+    strangers: int = 0  # peers that answered and are none of the replicas
 
     @property
     def split(self) -> bool:
@@ -133,8 +134,15 @@ class Sources:
         self._neighbourhood = neighbourhood
 
     async def open(self, request: messages.FindRecords | messages.FindNames) -> Opening:
-        """Ask a read quorum of the page's replicas one question."""
-        return await self._open(request, all_replicas=False, deadline_s=None)
+        """Ask a read quorum of the page's replicas one question.
+
+        Where replicas are slow, the lookup passes them by and asks peers beyond the k nearest, which hold nothing and
+        say that they are none of the replicas. They do not count; then all replicas are waited for.
+        """
+        opening = await self._open(request, all_replicas=False, deadline_s=None)
+        if opening.strangers and len(opening.sources) < opening.quorum:
+            return await self._open(request, all_replicas=True, deadline_s=None)
+        return opening
 
     async def open_majority(self, request: messages.FindRecords) -> Opening:
         """Ask as many as a put must reach."""
@@ -202,15 +210,22 @@ class Sources:
 
     def _opening(self, found: Found, own: list[Reply]) -> Opening:
         replicas = min(self._neighbourhood.k, found.replicas + len(own))
+        strangers = 0
         sources: list[Source] = [LocalSource(self._replica) for _ in own]
         replies = list(own)
         for contact in found.contacts:
             reply = found.answers.get(contact.id)
-            if isinstance(reply, messages.FindRecordsReply | messages.FindNamesReply):
+            if not isinstance(reply, messages.FindRecordsReply | messages.FindNamesReply):
+                continue
+            if reply.mine:
                 sources.append(RemoteSource(self._protocol, contact))
                 replies.append(reply)
+            else:
+                strangers += 1
         failures = [f"{found.address_of(node)}: {why}" for node, why in found.failures.items()]
-        return Opening(sources, replies, replicas, self._quorum(replicas), failures)
+        if strangers:
+            failures.append(f"{strangers} that answered are not among its replicas")
+        return Opening(sources, replies, replicas, self._quorum(replicas), failures, strangers)
 
 
 async def _ask(source: Source, request: messages.FindRecords | messages.FindNames) -> Reply:

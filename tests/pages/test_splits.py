@@ -266,3 +266,24 @@ def test_an_incomplete_answer_names_the_pages_that_could_not_be_read() -> None:
         with pytest.raises(IncompleteError, match=r"page [0-9a-f]|replicas answered"):
             swarm.run(read())
         assert got == numbers(0, 300)[: len(got)], "what was given out before is in order and without gaps"
+
+
+@pytest.mark.parametrize("records", [1, 200])
+def test_peers_that_stand_in_for_silent_replicas_make_no_complete_answer(records: int) -> None:
+    """A lookup passes silent replicas by and asks the next peers, which hold nothing: that is no empty key."""
+    with SimSwarm(30, seed=3, k=3) as swarm:
+        bound(swarm.peers, 40)
+        swarm.run(Witness().put_many(swarm.peers[0], "k", numbers(0, records)))
+        settle(swarm)
+        near = {contact.id for contact in swarm.peers[29].node.neighbourhood.nearest(place_of_page(b"k", b""))}
+        holders = [index for index, peer in enumerate(swarm.peers) if peer.node.identity.node_id in near]
+        assert 29 not in holders
+        for index in holders:
+            swarm.kill(index)
+        for ask in (values(swarm.peers[29].get("k")), swarm.peers[29].count("k")):
+            with pytest.raises(IncompleteError):
+                swarm.run(ask)
+        for index in holders:
+            swarm.revive(index)
+        swarm.run_for(minutes=5)
+        assert swarm.run(complete(swarm.peers[29], "k")) == numbers(0, records)
