@@ -5,6 +5,7 @@ Owns the opening of a page: which replicas answer, whether they are enough to be
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -53,17 +54,16 @@ class LocalSource:
 class RemoteSource:
     """Another peer's share. Every method raises RemoteError where that peer fails."""
 
-    def __init__(self, protocol: PeerProtocol, contact: Contact, deadline_s: float | None = None) -> None:
+    def __init__(self, protocol: PeerProtocol, contact: Contact) -> None:
         self._protocol = protocol
-        self._deadline_s = deadline_s
         self.contact = contact
 
     async def find(self, request: messages.FindRecords) -> messages.FindRecordsReply:
-        reply = await self._protocol.call(self.contact, messages.FIND_RECORDS, request, deadline_s=self._deadline_s)
+        reply = await self._protocol.call(self.contact, messages.FIND_RECORDS, request)
         return _checked(reply)
 
     async def find_names(self, request: messages.FindNames) -> messages.FindNamesReply:
-        reply = await self._protocol.call(self.contact, messages.FIND_NAMES, request, deadline_s=self._deadline_s)
+        reply = await self._protocol.call(self.contact, messages.FIND_NAMES, request)
         return _checked_names(reply, len(request.names))
 
     async def mend(self, key: bytes, page: PageName, versions: list[Version]) -> None:
@@ -186,6 +186,14 @@ class Sources:
         def ask_stock(contact: Contact) -> Awaitable[Answer]:
             return self._lookups.nodes_of(contact, place)
 
+        async def ask_within(contact: Contact) -> Answer:
+            if contact.kind == "stock":
+                return await ask_stock(contact)
+            reply = await _ask_within(RemoteSource(self._protocol, contact), request, deadline_s)
+            return Answer(reply.nodes, reply)
+
+        if deadline_s is not None:
+            return ask_within
         if isinstance(request, messages.FindRecords):
             return TypedQuestion(
                 self._protocol,
@@ -193,7 +201,6 @@ class Sources:
                 request,
                 lambda reply: Answer(reply.nodes, _checked(reply)),
                 ask_stock=ask_stock,
-                deadline_s=deadline_s,
             )
         count = len(request.names)
         return TypedQuestion(
@@ -202,7 +209,6 @@ class Sources:
             request,
             lambda reply: Answer(reply.nodes, _checked_names(reply, count)),
             ask_stock=ask_stock,
-            deadline_s=deadline_s,
         )
 
     def _quorum(self, replicas: int) -> int:
@@ -226,6 +232,17 @@ class Sources:
         if strangers:
             failures.append(f"{strangers} that answered are not among its replicas")
         return Opening(sources, replies, replicas, self._quorum(replicas), failures, strangers)
+
+
+async def _ask_within(
+    source: Source, request: messages.FindRecords | messages.FindNames, deadline_s: float | None
+) -> Reply:
+    """A replica that takes longer is slow here, not silent: it must not be taken for dead."""
+    try:
+        async with asyncio.timeout(deadline_s):
+            return await _ask(source, request)
+    except TimeoutError:
+        raise RemoteError("silent", f"no answer within {deadline_s} s") from None
 
 
 async def _ask(source: Source, request: messages.FindRecords | messages.FindNames) -> Reply:
