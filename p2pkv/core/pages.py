@@ -130,6 +130,10 @@ class PageTree:
         self.noticed.add(page)
         self.closed.add(page)
 
+    def leaves(self) -> list[PageName]:
+        """The pages that readers know of and that are not split."""
+        return [page for page in self.below(ROOT) if page not in self.noticed]
+
     def below(self, page: PageName) -> list[PageName]:
         """The page and all pages under it that readers know of, parents first."""
         found = [page]

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from p2pkv import messages
-from p2pkv.errors import RemoteError
-from p2pkv.ids import ChunkID, place_of_key
-from p2pkv.limits import ALPHA_DEFAULT, CONTACTS_QUESTIONED_MAX, K_DEFAULT
+from p2pkv.core.pages import PageName, place_of_page
+from p2pkv.errors import P2pkvError, RemoteError
+from p2pkv.ids import ChunkID, Place
+from p2pkv.limits import ALPHA_DEFAULT, CONTACTS_QUESTIONED_MAX, K_DEFAULT, PAGES_ASKED_AT_ONCE_MAX
 from p2pkv.outcomes import ReplicaInfo
 from p2pkv.storage.interface import RangeQuery, Store
 from p2pkv.swarm.advertising import Advertising
@@ -129,8 +131,21 @@ class SwarmNode:
         }
 
     async def where(self, key: bytes) -> list[ReplicaInfo]:
-        """Who should hold a key's page, and who says that it does."""
-        place = place_of_key(key)
+        """Who should hold a key, and who says that it does: the replicas of its page, or of all its pages by peer."""
+        with suppress(P2pkvError):
+            await self.records.exists(key)  # so this peer learns of the pages, as far as they answer
+        pages = self.writer.tree(key).leaves()
+        slots = asyncio.Semaphore(PAGES_ASKED_AT_ONCE_MAX)
+
+        async def ask(page: PageName) -> list[ReplicaInfo]:
+            async with slots:
+                return await self._where(place_of_page(key, page))
+
+        infos = await asyncio.gather(*(ask(page) for page in pages))
+        return infos[0] if len(pages) == 1 else _by_peer(infos)
+
+    async def _where(self, place: Place) -> list[ReplicaInfo]:
+        """Who should hold one page."""
         found = await self.lookups.find_nodes(place)
         infos = []
         if self.neighbourhood.keeps(place):
@@ -164,6 +179,17 @@ class SwarmNode:
     async def repair(self) -> dict[str, object]:
         """Bring what this peer holds to all of its replicas now; what was done."""
         return await Repair(self.store, self.writer, self.chunks).run()
+
+
+def _by_peer(pages: list[list[ReplicaInfo]]) -> list[ReplicaInfo]:
+    """The replicas of many pages, one entry a peer; those that hold most come first."""
+    held: dict[tuple[str, str], list[bool]] = {}
+    for info in (info for page in pages for info in page):
+        held.setdefault((info.node, info.address), []).append(info.holds)
+    return [
+        ReplicaInfo(node, address, any(holds), f"{sum(holds)} of the {len(holds)} pages that it should hold")
+        for (node, address), holds in sorted(held.items(), key=lambda item: -sum(item[1]))
+    ]
 
 
 async def _in_thread(function: ChunkHash, data: bytes) -> ChunkID:

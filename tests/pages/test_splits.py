@@ -287,3 +287,33 @@ def test_peers_that_stand_in_for_silent_replicas_make_no_complete_answer(records
             swarm.revive(index)
         swarm.run_for(minutes=5)
         assert swarm.run(complete(swarm.peers[29], "k")) == numbers(0, records)
+
+
+def test_who_holds_a_key_of_many_pages_and_how_many_records_each_peer_lists() -> None:
+    with SimSwarm(20, seed=12) as swarm:
+        bound(swarm.peers, 30)
+        swarm.run(Witness().put_many(swarm.peers[0], "k", numbers(0, 200)))
+        settle(swarm)
+        infos = swarm.run(swarm.peers[3].where("k"))
+        assert len(infos) == len({info.node for info in infos}) > 8
+        assert all(info.holds == (not info.reason.startswith("0 of")) for info in infos)
+        assert sum(info.holds for info in infos) >= 8
+
+        async def listed(peer: Peer) -> list[tuple[bytes, int]]:
+            return [item async for item in peer.keys("")]
+
+        lists = [swarm.run(listed(peer)) for peer in swarm.peers]
+        assert all([key for key, _ in keys] == [b"k"] for keys in lists if keys), "a key of many pages is one key"
+        assert sum(count for keys in lists for _, count in keys) == 200 * 8
+
+
+def test_repair_brings_splits_and_records_to_all_their_replicas() -> None:
+    with SimSwarm(12, seed=13, loss=0.02) as swarm:
+        bound(swarm.peers, 30)
+        witness = Witness()
+        swarm.run(witness.put_many(swarm.peers[0], "k", numbers(0, 150)))
+        swarm.run_for(minutes=3)
+        for peer in swarm.peers:
+            report = swarm.run(peer.node.repair())
+            assert report["records_short"] == 0
+        witness.judge(swarm.run(complete(swarm.peers[6], "k")))
