@@ -137,7 +137,8 @@ class Sources:
         """Ask a read quorum of the page's replicas one question.
 
         Where replicas are slow, the lookup passes them by and asks peers beyond the k nearest, which hold nothing and
-        say that they are none of the replicas. They do not count; then all replicas are waited for.
+        say that they are none of the replicas. They do not count: all replicas are waited for then. Only for those
+        that proved to be silent others stand in, and never for all.
         """
         opening = await self._open(request, all_replicas=False, deadline_s=None)
         if opening.strangers and len(opening.sources) < opening.quorum:
@@ -178,7 +179,7 @@ class Sources:
 
         own = [await _ask(LocalSource(self._replica), request)] if here else []
         found = await self._lookups.ask(place, question, need=need, eager=all_replicas)
-        return self._opening(found, own)
+        return self._opening(found, own, waited=all_replicas and deadline_s is None)
 
     def _question(
         self, request: messages.FindRecords | messages.FindNames, place: Place, deadline_s: float | None
@@ -214,24 +215,22 @@ class Sources:
     def _quorum(self, replicas: int) -> int:
         return read_quorum(min(self._neighbourhood.k, replicas)) if replicas else 0
 
-    def _opening(self, found: Found, own: list[Reply]) -> Opening:
+    def _opening(self, found: Found, own: list[Reply], *, waited: bool) -> Opening:
         replicas = min(self._neighbourhood.k, found.replicas + len(own))
-        strangers = 0
-        sources: list[Source] = [LocalSource(self._replica) for _ in own]
-        replies = list(own)
+        quorum = self._quorum(replicas)
+        heard: list[tuple[Source, Reply]] = [(LocalSource(self._replica), reply) for reply in own]
+        strangers: list[tuple[Source, Reply]] = []
         for contact in found.contacts:
             reply = found.answers.get(contact.id)
-            if not isinstance(reply, messages.FindRecordsReply | messages.FindNamesReply):
-                continue
-            if reply.mine:
-                sources.append(RemoteSource(self._protocol, contact))
-                replies.append(reply)
-            else:
-                strangers += 1
+            if isinstance(reply, messages.FindRecordsReply | messages.FindNamesReply):
+                (heard if reply.mine else strangers).append((RemoteSource(self._protocol, contact), reply))
         failures = [f"{found.address_of(node)}: {why}" for node, why in found.failures.items()]
         if strangers:
-            failures.append(f"{strangers} that answered are not among its replicas")
-        return Opening(sources, replies, replicas, self._quorum(replicas), failures, strangers)
+            failures.append(f"{len(strangers)} that answered are not among its replicas")
+        if waited and 0 < len(heard) < quorum:
+            heard += strangers
+        sources, replies = [source for source, _ in heard], [reply for _, reply in heard]
+        return Opening(sources, replies, replicas, quorum, failures, len(strangers))
 
 
 async def _ask_within(
