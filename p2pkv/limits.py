@@ -118,7 +118,6 @@ RECORDS_DIGEST_MAX = 5000  # versions that one digest request makes a replica re
 BEYOND_QUORUM_S = 0.5  # what a replica beyond the quorum is waited for where a quorum was of two minds, or empty
 NAMES_ASKED_MAX = 64  # names of one request; the answer says how many of them fitted
 CLOCK_RETRIES_MAX = 3  # puts that lost to a clock ahead of ours, tried again behind it
-STORES_IN_FLIGHT_MAX = 8  # messages of one batch under way at once
 REPAIRS_PENDING_MAX = 256  # read repairs under way, beyond which none is started
 
 # --- Pages ---
@@ -146,7 +145,8 @@ READ_RUN_RECORDS_MAX = 1024  # of one page, read on in one go
 READ_RUN_RECORDS_MIN = 32
 READ_FIRST_RECORDS = 8  # of each page of many, at first: the first value comes soon
 SPLIT_LEFTOVERS_MAX = 16_384  # records of a split page that a read takes at once: four times a page's bound
-STORE_MESSAGES_AT_ONCE_MAX = 64  # of one batch, all peers together
+STORE_MESSAGES_AT_ONCE_MAX = 64  # of batches, all peers together
+STORE_MESSAGES_WAITING_MAX = 1024  # some of batches that have ended; beyond it the next batch waits
 
 # --- Storage ---
 STORE_COMMITS_QUEUED_MAX = 4096  # batches waiting for the disk; further callers wait their turn

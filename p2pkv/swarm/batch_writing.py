@@ -29,6 +29,7 @@ from p2pkv.limits import (
     PAGES_ASKED_AT_ONCE_MAX,
     RECORDS_STORE_BYTES_MAX,
     STORE_MESSAGES_AT_ONCE_MAX,
+    STORE_MESSAGES_WAITING_MAX,
 )
 from p2pkv.outcomes import Acks, ReplicaFailure
 from p2pkv.swarm.contact import Contact
@@ -101,6 +102,8 @@ class BatchWriter:
 
     async def store(self, key: bytes, tree: PageTree, versions: list[Version], acks: Acks) -> list[Tally]:
         """A tally a version. Versions of this peer's author, signed just now."""
+        while len(self._tasks) > STORE_MESSAGES_WAITING_MAX:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         batch = await self._plan(key, tree, versions, acks)
         tasks = [self._start(work) for work in batch.work(self)]
         tasks_left = set(tasks)
