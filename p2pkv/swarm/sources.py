@@ -18,7 +18,7 @@ from p2pkv.core.records import Version
 from p2pkv.core.replication import read_quorum, write_quorum
 from p2pkv.errors import IncompleteError, RemoteError, UnreachableError
 from p2pkv.ids import Place
-from p2pkv.limits import BEYOND_QUORUM_S
+from p2pkv.limits import BEYOND_QUORUM_S, SILENT_REPLICAS_RETRIES_MAX, SILENT_REPLICAS_RETRY_S
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.lookup import Answer, Found, Lookups, Question
 from p2pkv.swarm.neighbourhood import Neighbourhood
@@ -142,8 +142,19 @@ class Sources:
         """
         opening = await self._open(request, all_replicas=False, deadline_s=None)
         if opening.strangers and len(opening.sources) < opening.quorum:
-            return await self._open(request, all_replicas=True, deadline_s=None)
+            return await self._open_waiting(request)
         return opening
+
+    async def _open_waiting(self, request: messages.FindRecords | messages.FindNames) -> Opening:
+        """Wait for all replicas; try again where all were silent but others were not: they may have been too busy."""
+        retry_s = SILENT_REPLICAS_RETRY_S
+        for _ in range(SILENT_REPLICAS_RETRIES_MAX):
+            opening = await self._open(request, all_replicas=True, deadline_s=None)
+            if opening.sources or not opening.strangers:
+                return opening
+            await asyncio.sleep(retry_s)
+            retry_s *= 2
+        return await self._open(request, all_replicas=True, deadline_s=None)
 
     async def open_majority(self, request: messages.FindRecords) -> Opening:
         """Ask as many as a put must reach."""
@@ -153,8 +164,8 @@ class Sources:
         """Ask all of them, after a quorum was of two minds, or empty. What is more than a quorum is not waited for."""
         enough = before.replicas and len(before.sources) >= before.quorum
         opening = await self._open(request, all_replicas=True, deadline_s=BEYOND_QUORUM_S if enough else None)
-        if enough and len(opening.sources) < opening.quorum:
-            return await self._open(request, all_replicas=True, deadline_s=None)
+        if len(opening.sources) < opening.quorum and (enough or opening.strangers):
+            return await self._open_waiting(request)
         return opening
 
     async def _open(
