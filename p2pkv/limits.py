@@ -115,11 +115,40 @@ RECORDS_ANSWER_BYTES_MAX = RPC_PAYLOAD_BYTES_MAX - NODES_IN_ANSWER_MAX * 48 - 16
 RECORDS_STORE_BYTES_MAX = RPC_PAYLOAD_BYTES_MAX - KEY_BYTES_MAX - 160  # versions of one store request
 RECORDS_ANSWER_MAX = 1000  # versions of one answer
 RECORDS_DIGEST_MAX = 5000  # versions that one digest request makes a replica read
+SILENT_REPLICAS_RETRIES_MAX = 3  # of a read of a page where none of its replicas answers, but others do
+SILENT_REPLICAS_RETRY_S = 0.5  # before the first of them, doubled: contacts that were silent are probed meanwhile
 BEYOND_QUORUM_S = 0.5  # what a replica beyond the quorum is waited for where a quorum was of two minds, or empty
 NAMES_ASKED_MAX = 64  # names of one request; the answer says how many of them fitted
 CLOCK_RETRIES_MAX = 3  # puts that lost to a clock ahead of ours, tried again behind it
-STORES_IN_FLIGHT_MAX = 8  # messages of one batch under way at once
 REPAIRS_PENDING_MAX = 256  # read repairs under way, beyond which none is started
+
+# --- Pages ---
+PAGE_RECORDS_MAX = 4096  # of one page, tombstones too; one record more and it splits
+PAGE_BYTES_MAX = MIB  # some 4,080 records of 32 bytes with batch signatures
+PAGE_DEPTH_MAX = 8  # 16 ** 8 pages of a key; a page so deep never splits
+PAGE_TREES_KEPT_MAX = 256  # keys whose splits a coordinator remembers
+PAGE_TREES_KEPT_S = 600.0
+PAGE_SPLITS_KNOWN_MAX = 16_384  # of one key: 262,000 leaves, a thousand million records; some 2 MB
+PAGE_HOLDINGS_MAX = 16_384  # pages whose state a replica remembers: some 3 MB
+PAGE_SITES_MAX = 8192  # pages whose replicas a writer of batches remembers
+PAGE_SITES_S = 30.0
+PAGES_ASKED_AT_ONCE_MAX = 48  # pages of one read, count or batch that are asked at the same time
+MOVES_AT_ONCE_MAX = 4  # split pages that a replica empties at the same time
+MOVES_WAITING_MAX = 4096  # further ones; those beyond are found again when somebody reads them, or at the next start
+MOVE_RECORDS_MAX = 1000  # of a split page, moved on at a time
+MOVE_TURN_S = 1.0  # the replicas of a split page begin one after the other, the nearest first
+MOVE_RETRY_S = 5.0  # after records could not be moved; doubled
+MOVE_RETRY_S_MAX = 300.0
+MOVE_RESUME_PAUSE_S = 0.05  # between two steps of the search for split pages after a start
+BATCH_SIGNED_MAX = 32  # versions under one signature: 64 + 1 + 5 * 16 bytes each
+BATCH_ROOTS_KEPT_MAX = 4096  # verified signatures of batches that are not verified again
+READ_BUFFERED_RECORDS_MAX = 32_768  # of one read, all pages together: some 16 MB
+READ_RUN_RECORDS_MAX = 1024  # of one page, read on in one go
+READ_RUN_RECORDS_MIN = 32
+READ_FIRST_RECORDS = 8  # of each page of many, at first: the first value comes soon
+SPLIT_LEFTOVERS_MAX = 16_384  # records of a split page that a read takes at once: four times a page's bound
+STORE_MESSAGES_AT_ONCE_MAX = 64  # of batches, all peers together
+STORE_MESSAGES_WAITING_MAX = 1024  # some of batches that have ended; beyond it the next batch waits
 
 # --- Storage ---
 STORE_COMMITS_QUEUED_MAX = 4096  # batches waiting for the disk; further callers wait their turn

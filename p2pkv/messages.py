@@ -27,15 +27,20 @@ STALE: Final = 2  # a version of higher rank stands, it is `current`
 REFUSED: Final = 3  # `detail` says why: owned by another, write-once, signature, clock, quota
 NOT_MINE: Final = 4  # k nearer peers are known here; they are in `nodes`
 FAILED: Final = 5  # the disk did not do it; `detail` says why
+SPLIT: Final = 6  # the page is split: the version belongs to its child
 
 
 class StoreRecords(Message, frozen=True):
-    """Merge versions into a key's page. `force`: store them even where nearer peers are known."""
+    """Merge versions into pages of a key. `force`: store them even where nearer peers are known.
+
+    A version's page is called by the first `depths[i]` hex digits of BLAKE3(name); a split marker names its own.
+    """
 
     key: bytes
     versions: list[Version]
     view: bytes = b""  # what the sender believes of who is nearest; the answer names nodes only where it differs
     force: bool = False
+    depths: bytes = b""  # one a version; empty: all belong to the root page
 
 
 class StoreResult(Message, frozen=True):
@@ -70,6 +75,8 @@ class FindRecordsReply(Message, frozen=True):
     live: int  # versions of the run that are neither dead nor expired
     end: Cursor | None = None  # of the last version of the run
     nodes: list[NodeTuple] = []
+    split: bool = False  # the page is split; what it still holds is on its way to its children
+    mine: bool = True  # the answerer counts itself among the page's replicas
 
 
 class FindNames(Message, frozen=True):
@@ -84,13 +91,15 @@ class FindNamesReply(Message, frozen=True):
     versions: list[Version]
     answered: int  # of the names, from the first: those whose versions fit the answer
     nodes: list[NodeTuple] = []
+    split: bool = False
+    mine: bool = True
 
 
 # --- consensus on one record (write-once and compare-and-set) ---
 
 
 class Prepare(Message, frozen=True):
-    """CASPaxos phase 1: promise to take nothing below this ballot, and say what was accepted and what stands."""
+    """CASPaxos phase 1: promise to take nothing below this ballot, and say what was accepted."""
 
     key: bytes
     name: bytes
@@ -102,7 +111,6 @@ class Promise(Message, frozen=True):
     ballot: tuple[int, bytes]  # the highest seen
     accepted_ballot: tuple[int, bytes]  # (0, "") where nothing was accepted yet
     accepted: Version | None  # the version accepted at that ballot
-    standing: list[Version]  # what the page holds under the name, by whatever way it came
 
 
 class Propose(Message, frozen=True):

@@ -6,6 +6,7 @@ Owns no state; the peer has it. `Client` has the same methods with the same resu
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from itertools import groupby
 
 import msgspec
 
@@ -151,9 +152,10 @@ class PeerRecords:
         wanted = prefix.encode(errors="surrogateescape") if isinstance(prefix, str) else prefix
         after = b""
         while pages := await self.node.store.keys(wanted, after):
-            for page in pages:
-                if page.live and not page.key.startswith(INTERNAL_KEYS):
-                    yield page.key, page.live
+            for key, its_pages in groupby(pages, key=lambda page: page.key):
+                live = sum(page.live for page in its_pages)
+                if live and not key.startswith(INTERNAL_KEYS):
+                    yield key, live
             after = pages[-1].key
 
     async def watch(self, key: Key, *, after: str | None = None) -> AsyncIterator[Record]:

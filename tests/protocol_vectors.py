@@ -15,8 +15,10 @@ import msgspec
 
 from p2pkv import messages as m
 from p2pkv import wire
+from p2pkv.core.batches import Batch, root_text
 from p2pkv.core.consensus import AcceptorState
 from p2pkv.core.manifest import ChunkList, ChunkRef, FileMeta, Kind
+from p2pkv.core.pages import path_of, place_of_page, place_of_register, split_marker
 from p2pkv.core.records import Cursor, Flag, Version, content_hash, encode_cursor, rank, signed_bytes, version_token
 from p2pkv.core.replication import digest_of
 from p2pkv.errors import RemoteError
@@ -229,6 +231,19 @@ def versions() -> dict[str, Version]:
         "chunked": _signed(ALICE, name=b"long", flags=Flag.CHUNKED, size_bytes=2000, body=chunked),
         "file": _signed(ALICE, name=b"cat.txt", flags=Flag.FILE, body=b"hello", meta=meta),
         "stock": stock,
+        "split": split_marker(b"3a"),
+        **_batch(),
+    }
+
+
+def _batch() -> dict[str, Version]:
+    """Three versions under one signature."""
+    plain = [_signed(BOB, name=b"batch %d" % number, body=b"%d" % number) for number in range(3)]
+    tree = Batch([signed_bytes(KEY, version) for version in plain])
+    of_root = BOB.sign(root_text(tree.root))
+    return {
+        f"of a batch, number {number}": msgspec.structs.replace(version, signature=tree.signature(number, of_root))
+        for number, version in enumerate(plain)
     }
 
 
@@ -286,6 +301,11 @@ def _ids() -> dict[str, Any]:
             for p, seed in ((ALICE, bytes(range(32))), (BOB, bytes(range(32, 64))))
         ],
         "key": {"key": KEY.hex(), "place": PLACE.hex()},
+        "pages": [
+            {"page": page.decode(), "place": place_of_page(KEY, page).hex()} for page in (b"", b"3", b"3a", b"0123456")
+        ],
+        "path": {"name": b"now".hex(), "path": path_of(b"now").decode()},
+        "register": {"name": b"now".hex(), "place": place_of_register(KEY, b"now").hex()},
         "chunk": {"stored": CHUNK.hex(), "id": CHUNK_ID.hex(), "place": place_of_chunk(ChunkID(CHUNK_ID)).hex()},
         "distance": {"a": ALICE.node_id.hex(), "b": PLACE.hex(), "a_xor_b": f"{distance(ALICE.node_id, PLACE):040x}"},
         "proof_text": wire.proof_text(MESSAGE_ID, BOB.node_id, ALICE.node_id).hex(),
@@ -312,14 +332,18 @@ def _messages() -> list[tuple[str, object]]:
         (m.STORE_RECORDS.name, m.StoreRecords(KEY, [plain, some["owned"]], view, force=True)),
         (m.STORE_RECORDS.name, m.StoreRecordsReply(results, NODES)),
         (m.STORE_RECORDS.name, m.StoreRecordsReply([m.StoreResult(m.NOT_MINE), m.StoreResult(m.FAILED, "disk full")])),
+        (m.STORE_RECORDS.name, m.StoreRecords(KEY, [plain, some["owned"], some["split"]], depths=bytes((1, 2, 0)))),
+        (m.STORE_RECORDS.name, m.StoreRecordsReply([m.StoreResult(m.SPLIT, "the page is split")])),
         (m.FIND_RECORDS.name, m.FindRecords(PLACE)),
         (m.FIND_RECORDS.name, m.FindRecords(PLACE, True, True, cursor, Cursor(0, b"a"), b"n", 10, True, view)),
         (m.FIND_RECORDS.name, m.FindRecordsReply([plain], False, digest_of([plain]), 1, cursor, NODES)),
         (m.FIND_NAMES.name, m.FindNames(PLACE, [b"now", b"mine"], view)),
+        (m.FIND_RECORDS.name, m.FindRecordsReply([], False, digest_of([]), 0, split=True)),
         (m.FIND_NAMES.name, m.FindNamesReply([plain], 2, NODES)),
+        (m.FIND_NAMES.name, m.FindNamesReply([], 1, split=True)),
         (m.PREPARE.name, m.Prepare(KEY, b"now", ballot)),
-        (m.PREPARE.name, m.Promise(True, ballot, (0, b""), None, [plain])),
-        (m.PREPARE.name, m.Promise(False, ballot, older, plain, [])),
+        (m.PREPARE.name, m.Promise(True, ballot, (0, b""), None)),
+        (m.PREPARE.name, m.Promise(False, ballot, older, plain)),
         (m.PROPOSE.name, m.Propose(KEY, ballot, plain)),
         (m.PROPOSE.name, m.Accepted(True, ballot)),
         (m.HAS_CHUNKS.name, m.HasChunks([CHUNK_ID])),

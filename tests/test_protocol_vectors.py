@@ -17,9 +17,11 @@ import pytest
 from msgspec import Struct
 
 from p2pkv import limits, messages, wire
+from p2pkv.core.batches import ROOT_CONTEXT
 from p2pkv.core.chunking import SEALED_ZSTD, decode_list_chunk
 from p2pkv.core.consensus import AcceptorState
 from p2pkv.core.manifest import ChunkList, ChunkRef, FileMeta, decode_list, decode_meta
+from p2pkv.core.pages import path_of, place_of_page, place_of_register
 from p2pkv.core.records import (
     SIGNING_CONTEXT,
     Cursor,
@@ -36,8 +38,8 @@ from p2pkv.errors import ERROR_CODES, RemoteError
 from p2pkv.ids import ChunkID, PublicKey, chunk_id_of, node_id_of, place_of_chunk, place_of_key
 from p2pkv.limits import CHUNK_BYTES_MAX
 from p2pkv.swarm.identity import Identity, verify
-from p2pkv.swarm.replica import genuine
 from p2pkv.swarm.rpc import STOCK_ARGS
+from p2pkv.swarm.signing import genuine
 from tests import protocol_vectors
 
 if os.environ.get("P2PKV_TESTS_REWRITE"):
@@ -133,6 +135,11 @@ def test_ids() -> None:
         identity = Identity(bytes.fromhex(peer["seed"]))
         assert (identity.public_key.hex(), identity.node_id.hex()) == (peer["public_key"], peer["node_id"])
     assert place_of_key(bytes.fromhex(IDS["key"]["key"])).hex() == IDS["key"]["place"]
+    for page in IDS["pages"]:
+        assert place_of_page(bytes.fromhex(IDS["key"]["key"]), page["page"].encode()).hex() == page["place"]
+    assert path_of(bytes.fromhex(IDS["path"]["name"])).decode() == IDS["path"]["path"]
+    register = place_of_register(bytes.fromhex(IDS["key"]["key"]), bytes.fromhex(IDS["register"]["name"]))
+    assert register.hex() == IDS["register"]["place"]
     chunk_id = chunk_id_of(bytes.fromhex(IDS["chunk"]["stored"]))
     assert (chunk_id.hex(), place_of_chunk(chunk_id).hex()) == (IDS["chunk"]["id"], IDS["chunk"]["place"])
 
@@ -293,7 +300,7 @@ def test_the_document_tells_the_limits_as_they_are() -> None:
 
 def test_the_document_tells_the_constants_as_they_are() -> None:
     assert f"{wire.PADDED_REQUEST_BYTES} bytes" in " ".join(DOCUMENT.split())
-    for context in (wire.PROOF_CONTEXT, SIGNING_CONTEXT):
+    for context in (wire.PROOF_CONTEXT, SIGNING_CONTEXT, ROOT_CONTEXT):
         assert f'"{context[:-1].decode()}" | 0x00' in DOCUMENT
     heads = _values_told("first byte", "is")
     kinds = {f"0x{kind:02X}" for kind in (wire.REQUEST, wire.REPLY, wire.ERROR, wire.SEALED)}

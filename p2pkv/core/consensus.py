@@ -1,13 +1,14 @@
 """Agreement on one record among its replicas: CASPaxos (Rystsov 2018), without leaders and without a log.
 
 Theory of operation. Write-once and compare-and-set must not tell two racing writers yes, which merging alone would do.
-Each replica is an acceptor with one register a record name. A proposer asks a majority to promise its ballot (phase
-1), learns the state from the highest accepted ballot, applies its change to it, and has a majority accept the result
-at its ballot (phase 2); then the version is chosen, and is stored like any other. A refusal too is only told after the
-state that it rests on was accepted by a majority at the proposer's ballot: else it could rest on one that vanishes.
+A record has one register; its acceptors are the k peers nearest to a place that key and name alone decide. A proposer
+asks a majority to promise its ballot (phase 1), learns the state from the highest accepted ballot, applies its change
+to it, and has a majority accept the result at its ballot (phase 2); then the version is chosen, and is stored like any
+other. A refusal too is only told after the state that it rests on was accepted by a majority at the proposer's ballot:
+else it could rest on one that vanishes.
 
 What is in the register but not yet chosen is never shown to readers: they read pages, and a version enters its page
-only once it is chosen. A record that was written without consensus enters the register through `Promise.standing`.
+only once it is chosen. What was written without consensus counts too: proposers read the pages beside the promises.
 
 Holds while the replicas of a record stay the same k peers, or change by fewer at a time than two majorities overlap.
 Owns no network, no clock, no storage.

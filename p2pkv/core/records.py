@@ -29,6 +29,7 @@ from p2pkv.limits import (
 )
 
 SIGNING_CONTEXT: Final = b"p2pkv record version 1\x00"
+SPLIT_NAME: Final = b"\xff split"  # no UTF-8, so no user's record is called so
 HASH_BYTES: Final = 16
 SIZE_BYTES_MAX: Final = (1 << 63) - 1
 
@@ -44,6 +45,7 @@ class Flag:
     STOCK: Final = 16  # put by a stock kademlia peer: unsigned, no author, name empty
     FILE: Final = 32  # a file of a folder: meta is an encoded FileMeta
     SEALED: Final = 64  # the content is encrypted; the key lies in the link
+    SPLIT: Final = 128  # no record: its page is split (core.pages)
 
 
 class Version(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -149,6 +151,9 @@ def check_key(key: bytes) -> None:
 def check_shape(version: Version) -> None:
     """Raise RemoteError where a version breaks a bound. Says nothing of its signature."""
     flags = version.flags
+    if flags & Flag.SPLIT or version.name == SPLIT_NAME:
+        _check_split(version)
+        return
     stock = bool(flags & Flag.STOCK)
     faults = (
         (len(version.name) > NAME_BYTES_MAX, "name too long"),
@@ -179,6 +184,14 @@ def _is_stock_value(body: bytes) -> bool:
     except RemoteError:
         return False
     return True
+
+
+def _check_split(version: Version) -> None:
+    """A split marker is one and the same whoever makes it; only its page differs, in `meta`."""
+    flags = Flag.TOMBSTONE | Flag.SPLIT
+    marker = Version(SPLIT_NAME, 0, b"", flags, 0, 0, b"", version.meta)
+    if version != marker or len(version.meta) > META_BYTES_MAX:
+        raise RemoteError("malformed", "not a split marker")
 
 
 def encode_cursor(version: Version) -> str:

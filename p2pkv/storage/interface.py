@@ -161,6 +161,10 @@ class Store(ABC):
     async def read_name(self, place: Place, name: bytes) -> list[Version]:
         """Every owner's version under a name, tombstones and expired ones included, shared first."""
 
+    async def read_names(self, at: Sequence[tuple[Place, bytes]]) -> list[list[Version]]:
+        """`read_name` of many at once."""
+        return [await self.read_name(place, name) for place, name in at]
+
     @abstractmethod
     async def read_register(self, place: Place, name: bytes) -> bytes | None: ...
 

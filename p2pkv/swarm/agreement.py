@@ -1,5 +1,8 @@
 """Write-once and compare-and-set over the swarm: acceptors and proposers of `core.consensus`.
 
+A register lies at a place that key and name alone decide, so the acceptors of a record are the same from its first day
+on, however the key's pages split meanwhile. What stands in the pages under the name is read beside the promises.
+
 Owns the rounds and their retries. The chosen version is stored by `Writer` like any other.
 """
 
@@ -12,20 +15,23 @@ from typing import TypeVar
 from p2pkv import messages
 from p2pkv.core.consensus import AcceptorState, Ballot, Learnt, exists, learn
 from p2pkv.core.drafts import Draft
-from p2pkv.core.records import Flag, Version, check_key, check_shape, signed_bytes, version_token
+from p2pkv.core.pages import place_of_register
+from p2pkv.core.records import Flag, Version, check_key, check_shape, version_token
 from p2pkv.core.replication import write_quorum
 from p2pkv.errors import IncompleteError, NotFoundError, RefusedError, RemoteError, UnreachableError
-from p2pkv.ids import ID_BYTES, Place, place_of_key
+from p2pkv.ids import ID_BYTES, Place
 from p2pkv.limits import BALLOT_MAX, CONSENSUS_BACKOFF_S, CONSENSUS_ROUNDS_MAX, NAME_BYTES_MAX
 from p2pkv.outcomes import Acks, PutOutcome
 from p2pkv.storage.interface import PutRegister, QuotaExceededError, StoreFailedError
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.environment import Environment
-from p2pkv.swarm.identity import Identity, verify
+from p2pkv.swarm.identity import Identity
 from p2pkv.swarm.lookup import Lookups
 from p2pkv.swarm.neighbourhood import Neighbourhood
 from p2pkv.swarm.protocol import PeerProtocol, Sender
+from p2pkv.swarm.reading import Reader
 from p2pkv.swarm.replica import Replica
+from p2pkv.swarm.signing import genuine
 from p2pkv.swarm.writing import Writer
 
 _LOCKS = 64
@@ -52,20 +58,18 @@ class Acceptor:
             after = state.promise(request.ballot)
             if after is not None:
                 await self._save(place, request.name, after)
-            standing = await self._replica.store.read_name(place, request.name)
         return messages.Promise(
             granted=after is not None,
             ballot=max(state.promised, request.ballot),
             accepted_ballot=state.accepted_ballot,
             accepted=state.accepted,
-            standing=[version for version in standing if not version.owner],
         )
 
     async def propose(self, request: messages.Propose) -> messages.Accepted:
         version = request.version
         place = _check(request.key, version.name, request.ballot)
         check_shape(version)
-        if not verify(version.author, signed_bytes(request.key, version), version.signature):
+        if version.flags & Flag.STOCK or not genuine(request.key, version):
             raise RemoteError("damaged", "its signature does not hold")
         async with self._lock(place, version.name):
             state = await self._state(place, version.name)
@@ -99,6 +103,7 @@ class Agreement:
         acceptor: Acceptor,
         neighbourhood: Neighbourhood,
         writer: Writer,
+        reader: Reader,
         identity: Identity,
         env: Environment,
     ) -> None:
@@ -107,6 +112,7 @@ class Agreement:
         self._acceptor = acceptor
         self._neighbourhood = neighbourhood
         self._writer = writer
+        self._reader = reader
         self._identity = identity
         self._env = env
 
@@ -126,7 +132,7 @@ class Agreement:
         raise IncompleteError("other writers kept getting ahead on this record", "try again")
 
     async def _round(self, key: bytes, name: bytes) -> _Round:
-        place = place_of_key(key)
+        place = place_of_register(key, name)
         found = await self._lookups.find_nodes(place)
         contacts = [contact for contact in found.contacts if contact.kind != "stock"]
         here = self._neighbourhood.keeps(place)
@@ -151,6 +157,10 @@ class Agreement:
 
     def now_s(self) -> float:
         return self._env.now_s()
+
+    async def standing(self, key: bytes, name: bytes) -> list[Version]:
+        """What stands in the pages, by whatever way it came; owned records are not agreed on."""
+        return [version for version in await self._reader.read_name_raw(key, name) if not version.owner]
 
     async def prepare(self, contact: Contact | None, request: messages.Prepare) -> messages.Promise:
         if contact is None:
@@ -178,12 +188,15 @@ class _Round:
     async def run(self, ballot: Ballot, draft: Draft, if_version: str | None) -> Version | int:
         """The chosen version, or the ballot number that was in the way. Raises RefusedError."""
         prepare = messages.Prepare(self._key, self._name, ballot)
-        promises = await self._majority_of(lambda contact: self._agreement.prepare(contact, prepare))
+        promises, standing = await asyncio.gather(
+            self._majority_of(lambda contact: self._agreement.prepare(contact, prepare)),
+            self._agreement.standing(self._key, self._name),
+        )
         granted = [promise for promise in promises if promise.granted]
         if len(granted) < self._majority:
             return max(promise.ballot[0] for promise in promises)
         accepted = [(promise.accepted_ballot, promise.accepted) for promise in granted]
-        learnt = learn(accepted, [version for promise in promises for version in promise.standing])
+        learnt = learn(accepted, standing)
         refusal = self._refusal(learnt, if_version)
         if refusal is None:
             return await self._accept(ballot, self._agreement.sign(self._key, draft, learnt.current))
@@ -240,4 +253,4 @@ def _check(key: bytes, name: bytes, ballot: Ballot) -> Place:
         raise RemoteError("malformed", "a name of a wrong length")
     if not 0 < ballot[0] <= BALLOT_MAX or len(ballot[1]) != ID_BYTES:
         raise RemoteError("malformed", "a ballot out of bounds")
-    return place_of_key(key)
+    return place_of_register(key, name)

@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from p2pkv import messages
-from p2pkv.errors import RemoteError
-from p2pkv.ids import ChunkID, place_of_key
-from p2pkv.limits import ALPHA_DEFAULT, CONTACTS_QUESTIONED_MAX, K_DEFAULT
+from p2pkv.core.pages import PageName, place_of_page
+from p2pkv.errors import P2pkvError, RemoteError
+from p2pkv.ids import ChunkID, Place
+from p2pkv.limits import ALPHA_DEFAULT, CONTACTS_QUESTIONED_MAX, K_DEFAULT, PAGES_ASKED_AT_ONCE_MAX
 from p2pkv.outcomes import ReplicaInfo
 from p2pkv.storage.interface import RangeQuery, Store
 from p2pkv.swarm.advertising import Advertising
 from p2pkv.swarm.agreement import Acceptor, Agreement
+from p2pkv.swarm.batch_writing import BatchWriter
 from p2pkv.swarm.chunks import ChunkHash, ChunkKeeper, ChunkSwarm
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.environment import Address, Environment
+from p2pkv.swarm.holdings import Holdings, PageBound
 from p2pkv.swarm.identity import Identity
+from p2pkv.swarm.moving import Mover
 from p2pkv.swarm.neighbourhood import Neighbourhood
+from p2pkv.swarm.page_writing import PageWriter
 from p2pkv.swarm.pieces import PieceReceiver, PieceTransport
 from p2pkv.swarm.reading import Reader
 from p2pkv.swarm.records import RecordSwarm
@@ -45,13 +51,15 @@ class SwarmNode:
         k: int = K_DEFAULT,
         alpha: int = ALPHA_DEFAULT,
         stores: bool = True,
+        page_bound: PageBound | None = None,
     ) -> None:
-        """`stores` is False for a peer that keeps nothing and is nobody's replica."""
+        """`stores` is False for a peer that keeps nothing and is nobody's replica; `page_bound` is for tests."""
         self.store = store
         self.identity = identity
         self.env = env
         self.k = k
         self._stores = stores
+        self.page_bound = page_bound or PageBound()
         self.server = PeerServer(env, identity, ksize=k, alpha=alpha, ephemeral=not stores)
 
     async def start(
@@ -74,13 +82,21 @@ class SwarmNode:
         protocol, env = self.server.protocol, self.env
         self.lookups = self.server.lookups
         self.neighbourhood = Neighbourhood(protocol.router, self.identity.node_id, self.k, stores=self._stores)
-        self.replica = Replica(self.store, env, self.neighbourhood)
+        holdings = Holdings(self.store, self.page_bound)
+        self.replica = Replica(self.store, env, self.neighbourhood, holdings)
         acceptor = Acceptor(self.replica)
         keeper = ChunkKeeper(self.store, stores=self._stores, offload=_at_once if env.simulated else _in_thread)
-        self.writer = Writer(protocol, self.lookups, self.replica, self.neighbourhood, self.identity, env)
-        sources = Sources(protocol, self.lookups, self.replica, self.neighbourhood)
-        agreement = Agreement(protocol, self.lookups, acceptor, self.neighbourhood, self.writer, self.identity, env)
-        self.records = RecordSwarm(self.writer, Reader(sources, env), agreement, self.identity.public_key)
+        pages = PageWriter(protocol, self.lookups, self.replica, self.neighbourhood, self.identity.public_key)
+        self.batches = BatchWriter(protocol, self.lookups, self.replica, self.neighbourhood)
+        self.writer = Writer(pages, self.batches, self.replica, self.identity, env)
+        self.sources = Sources(protocol, self.lookups, self.replica, self.neighbourhood)
+        reader = Reader(self.sources, env, self.writer.tree)
+        agreement = Agreement(
+            protocol, self.lookups, acceptor, self.neighbourhood, self.writer, reader, self.identity, env
+        )
+        self.records = RecordSwarm(self.writer, reader, agreement, self.identity.public_key)
+        self.mover = Mover(self.store, holdings, self.writer, self.sources, self.neighbourhood, env)
+        self.mover.start()
         self.chunks = ChunkSwarm(protocol, PieceTransport(protocol), self.lookups, keeper, self.neighbourhood)
         self._register(acceptor, keeper)
 
@@ -100,16 +116,36 @@ class SwarmNode:
     async def stop(self) -> None:
         """End every task; safe where `start` failed half way."""
         if hasattr(self, "records"):
+            await self.mover.close()
+            await self.batches.close()
             await self.records.reader.mender.close()
         await self.server.close()
 
     def counters(self) -> dict[str, int]:
         """What this peer did since it started, for status and metrics."""
-        return {**self.server.protocol.counters, "records_mended": self.records.reader.mender.mended}
+        return {
+            **self.server.protocol.counters,
+            "records_mended": self.records.reader.mender.mended,
+            "records_moved": self.mover.moved,
+            "pages_split": self.mover.pages_split,
+        }
 
     async def where(self, key: bytes) -> list[ReplicaInfo]:
-        """Who should hold a key's page, and who says that it does."""
-        place = place_of_key(key)
+        """Who should hold a key, and who says that it does: the replicas of its page, or of all its pages by peer."""
+        with suppress(P2pkvError):
+            await self.records.exists(key)  # so this peer learns of the pages, as far as they answer
+        pages = self.writer.tree(key).leaves()
+        slots = asyncio.Semaphore(PAGES_ASKED_AT_ONCE_MAX)
+
+        async def ask(page: PageName) -> list[ReplicaInfo]:
+            async with slots:
+                return await self._where(place_of_page(key, page))
+
+        infos = await asyncio.gather(*(ask(page) for page in pages))
+        return infos[0] if len(pages) == 1 else _by_peer(infos)
+
+    async def _where(self, place: Place) -> list[ReplicaInfo]:
+        """Who should hold one page."""
         found = await self.lookups.find_nodes(place)
         infos = []
         if self.neighbourhood.keeps(place):
@@ -143,6 +179,17 @@ class SwarmNode:
     async def repair(self) -> dict[str, object]:
         """Bring what this peer holds to all of its replicas now; what was done."""
         return await Repair(self.store, self.writer, self.chunks).run()
+
+
+def _by_peer(pages: list[list[ReplicaInfo]]) -> list[ReplicaInfo]:
+    """The replicas of many pages, one entry a peer; those that hold most come first."""
+    held: dict[tuple[str, str], list[bool]] = {}
+    for info in (info for page in pages for info in page):
+        held.setdefault((info.node, info.address), []).append(info.holds)
+    return [
+        ReplicaInfo(node, address, any(holds), f"{sum(holds)} of the {len(holds)} pages that it should hold")
+        for (node, address), holds in sorted(held.items(), key=lambda item: -sum(item[1]))
+    ]
 
 
 async def _in_thread(function: ChunkHash, data: bytes) -> ChunkID:

@@ -61,6 +61,9 @@ class RecordSwarm:
     async def count(self, key: bytes, *, prefix: bytes = b"") -> int:
         return await self.reader.count(key, prefix=prefix)
 
+    async def exists(self, key: bytes, *, prefix: bytes = b"") -> bool:
+        return await self.reader.exists(key, prefix=prefix)
+
     async def delete(self, key: bytes, name: bytes, *, acks: Acks = "quorum") -> list[PutOutcome]:
         """Delete every owner's record under a name that this author may delete. Raises RefusedError for others."""
         return [await self._bury(key, held, acks) for held in await self.read_name(key, name)]

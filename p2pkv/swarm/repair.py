@@ -6,7 +6,7 @@ question per chunk, whatever is missing; comparing by range hashes comes with ba
 
 from __future__ import annotations
 
-from p2pkv.core.records import Version, encoded_bytes
+from p2pkv.core.records import Flag, Version, encoded_bytes
 from p2pkv.core.replication import position
 from p2pkv.errors import P2pkvError
 from p2pkv.ids import ChunkID, Place
@@ -59,6 +59,9 @@ class Repair:
 
     async def _records_of(self, key: bytes, versions: list[Version]) -> None:
         assert sum(map(encoded_bytes, versions)) <= RECORDS_STORE_BYTES_MAX or len(versions) == 1
+        for marker in (version for version in versions if version.flags & Flag.SPLIT):
+            await self._writer.tell_split(key, marker.meta)
+        versions = [version for version in versions if not version.flags & Flag.SPLIT]
         self._records += len(versions)
         tallies = await self._writer.store(key, versions, "all")
         self._records_short += sum(tally.stored < tally.asked for tally in tallies)

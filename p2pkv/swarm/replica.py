@@ -10,10 +10,11 @@ import msgspec
 
 from p2pkv import messages, wire
 from p2pkv.core.clock import HybridClock
-from p2pkv.core.records import Flag, Version, check_key, check_shape, encoded_bytes, signed_bytes
+from p2pkv.core.pages import PageName, page_of, place_of_page
+from p2pkv.core.records import Flag, Version, check_key, check_shape, encoded_bytes
 from p2pkv.core.replication import digest_of, position
 from p2pkv.errors import RemoteError
-from p2pkv.ids import ID_BYTES, Place, place_of_key
+from p2pkv.ids import ID_BYTES, Place
 from p2pkv.limits import (
     NAME_BYTES_MAX,
     NAMES_ASKED_MAX,
@@ -35,10 +36,14 @@ from p2pkv.storage.interface import (
     WriteOutcome,
 )
 from p2pkv.swarm.environment import Environment
-from p2pkv.swarm.identity import verify
+from p2pkv.swarm.holdings import Holdings
 from p2pkv.swarm.neighbourhood import Neighbourhood, node_tuples
 from p2pkv.swarm.protocol import Sender
+from p2pkv.swarm.signing import genuine
 
+_STORED = StoreResult(messages.STORED)
+_ALREADY = StoreResult(messages.ALREADY)
+_SPLIT = StoreResult(messages.SPLIT, "the page is split")
 _CODES = {Result.STORED: messages.STORED, Result.ALREADY: messages.ALREADY, Result.STALE: messages.STALE}
 
 StockValue = wire.Scalar
@@ -61,18 +66,12 @@ def stock_bytes_of(versions: list[Version]) -> dict[bytes, bytes]:
     return {v.body: stock_bytes(v) for v in versions if v.flags & Flag.STOCK and not v.dead}
 
 
-def genuine(key: bytes, version: Version) -> bool:
-    """Was the version signed by its author? A stock peer's value claims none."""
-    if version.flags & Flag.STOCK:
-        return True
-    return verify(version.author, signed_bytes(key, version), version.signature)
-
-
 class Replica:
     """This peer's share of the swarm's records."""
 
-    def __init__(self, store: Store, env: Environment, neighbourhood: Neighbourhood) -> None:
+    def __init__(self, store: Store, env: Environment, neighbourhood: Neighbourhood, holdings: Holdings) -> None:
         self.store = store
+        self.holdings = holdings
         self.clock = HybridClock()
         self._env = env
         self._neighbourhood = neighbourhood
@@ -82,12 +81,21 @@ class Replica:
     async def on_store(self, sender: Sender, request: messages.StoreRecords) -> messages.StoreRecordsReply:
         """Keep versions durably, or say of each why not."""
         check_key(request.key)
-        place = place_of_key(request.key)
-        view, nearest = self._neighbourhood.view(place)
-        nodes = [] if view == request.view else node_tuples(nearest)
-        if not request.force and not self._neighbourhood.keeps(place):
-            return messages.StoreRecordsReply([StoreResult(messages.NOT_MINE)] * len(request.versions), nodes)
-        return messages.StoreRecordsReply(await self.store_versions(request.key, request.versions), nodes)
+        places = _places(request)
+        strangers = set() if request.force else {place for place in set(places) if not self._neighbourhood.keeps(place)}
+        mine = [index for index, place in enumerate(places) if place not in strangers]
+        results = [StoreResult(messages.NOT_MINE)] * len(places)
+        kept = await self.store_versions(request.key, [request.versions[i] for i in mine], [places[i] for i in mine])
+        for index, result in zip(mine, kept, strict=True):
+            results[index] = result
+        return messages.StoreRecordsReply(results, self._nearer(request, places))
+
+    def _nearer(self, request: messages.StoreRecords, places: list[Place]) -> list[wire.NodeTuple]:
+        """Who is nearest where the sender has another opinion of it; of a request for several pages it has none."""
+        if not request.view or not places:
+            return []
+        view, nearest = self._neighbourhood.view(places[0])
+        return [] if view == request.view else node_tuples(nearest)
 
     async def on_find(self, sender: Sender, request: messages.FindRecords) -> messages.FindRecordsReply:
         """A run of a page, and who is nearest where opinions differ."""
@@ -109,39 +117,63 @@ class Replica:
     # --- the share itself, for this peer's own coordinators too ---
 
     async def store_versions(
-        self, key: bytes, versions: list[Version], *, signed_here: bool = False
+        self, key: bytes, versions: list[Version], places: list[Place], *, signed_here: bool = False
     ) -> list[StoreResult]:
         """Judge and keep versions; what is said to be stored is durable. `signed_here`: by this very peer, just now."""
-        place = place_of_key(key)
-        refusals = [await self._refusal(key, place, version, signed_here=signed_here) for version in versions]
-        writes = [PutVersion(place, key, v) for v, why in zip(versions, refusals, strict=True) if not why]
-        outcomes = iter(await self._commit(writes))
-        return [StoreResult(messages.REFUSED, why) if why else next(outcomes) for why in refusals]
+        results = await self._judge(key, versions, places, signed_here=signed_here)
+        kept = [index for index, result in enumerate(results) if result is None]
+        outcomes = await self._commit([PutVersion(places[i], key, versions[i]) for i in kept])
+        for index, outcome in zip(kept, outcomes, strict=True):
+            results[index] = outcome
+        await self._note([(versions[i], places[i]) for i in kept if results[i] == _STORED])
+        return [result for result in results if result is not None]
+
+    async def _note(self, stored: list[tuple[Version, Place]]) -> None:
+        """Let the pages grow by what was stored."""
+        growth: dict[Place, tuple[int, int]] = {}
+        for version, place in stored:
+            if version.flags & Flag.SPLIT:
+                await self.holdings.split(place)
+                continue
+            records, size_bytes = growth.get(place, (0, 0))
+            growth[place] = records + 1, size_bytes + encoded_bytes(version)
+        for place, (records, size_bytes) in growth.items():
+            await self.holdings.stored(place, records, size_bytes)
 
     async def find(self, request: messages.FindRecords) -> messages.FindRecordsReply:
+        place = _place(request.place)
         result = await self.store.read(_query(request))
+        # Asked behind the reading: records leave a split page, and what was read must not lack them unawares.
+        split = (await self.holdings.of(place)).split
         now_s = self._env.now_s()
-        versions = result.versions
+        versions = [v for v in result.versions if not v.flags & Flag.SPLIT] if split else result.versions
+        if split and any(version.name for version in versions):
+            self.holdings.leftover(place)
         order: Order = "name" if request.by_name else "time"
         return messages.FindRecordsReply(
             versions=[] if request.digest_only else versions,
             more=result.more,
             digest=digest_of(versions),
             live=sum(not version.dead and not version.expired(now_s) for version in versions),
-            end=position(versions[-1], order) if versions else None,
+            end=position(result.versions[-1], order) if result.versions else None,
+            split=split,
+            mine=self._neighbourhood.keeps(place),
         )
 
     async def find_names(self, request: messages.FindNames) -> messages.FindNamesReply:
         """What lies under the names, as many of them as fit one answer (at least one)."""
+        place = Place(request.place)
         found: list[Version] = []
-        size_bytes = 0
-        for index, name in enumerate(request.names):
-            held = await self.store.read_name(Place(request.place), name)
+        size_bytes = answered = 0
+        for name in request.names:
+            held = await self.store.read_name(place, name)
             size_bytes += sum(encoded_bytes(version) for version in held)
-            if index and size_bytes > RECORDS_ANSWER_BYTES_MAX:
-                return messages.FindNamesReply(found, index)
+            if answered and size_bytes > RECORDS_ANSWER_BYTES_MAX:
+                break
             found += held
-        return messages.FindNamesReply(found, len(request.names))
+            answered += 1
+        split = (await self.holdings.of(place)).split
+        return messages.FindNamesReply(found, answered, split=split, mine=self._neighbourhood.keeps(place))
 
     # --- stock kademlia peers ---
 
@@ -183,24 +215,45 @@ class Replica:
 
     # --- acceptance ---
 
-    async def _refusal(self, key: bytes, place: Place, version: Version, *, signed_here: bool) -> str:
-        """Why a version cannot be kept; empty where it can."""
+    async def _judge(
+        self, key: bytes, versions: list[Version], places: list[Place], *, signed_here: bool
+    ) -> list[StoreResult | None]:
+        """What is said of versions that are not kept; None for each that is to be committed."""
+        held = await self.store.read_names([(place, v.name) for place, v in zip(places, versions, strict=True)])
+        split = {place: (await self.holdings.of(place)).split for place in set(places)}
+        return [
+            self._judge_one(key, version, standing, split=split[place], signed_here=signed_here)
+            for version, place, standing in zip(versions, places, held, strict=True)
+        ]
+
+    def _judge_one(
+        self, key: bytes, version: Version, held: list[Version], *, split: bool, signed_here: bool
+    ) -> StoreResult | None:
         try:
             check_shape(version)
         except RemoteError as error:
-            return error.detail
+            return StoreResult(messages.REFUSED, error.detail)
+        if split and version.name and not version.flags & Flag.SPLIT:
+            return _SPLIT
+        if version in held:
+            return _ALREADY
+        refusal = self._refusal(key, version, held, signed_here=signed_here)
+        return StoreResult(messages.REFUSED, refusal) if refusal else None
+
+    def _refusal(self, key: bytes, version: Version, held: list[Version], *, signed_here: bool) -> str:
+        """Why a version of a good shape cannot be kept; empty where it can."""
         if not self.clock.trusts(version.clock, self._env.now_s()):
             return "its clock runs too far ahead"
         if not signed_here and not genuine(key, version):
             return "its signature does not hold"
         self.clock.observe(version.clock, self._env.now_s())
-        return await self._owned_by_another(place, version)
+        return self._owned_by_another(version, held)
 
-    async def _owned_by_another(self, place: Place, version: Version) -> str:
-        for held in await self.store.read_name(place, version.name):
-            foreign = held.flags & Flag.OWN and held.author != version.author
-            if foreign and not held.dead and not held.expired(self._env.now_s()):
-                return f"the record belongs to {held.author.hex()[:16]}"
+    def _owned_by_another(self, version: Version, held: list[Version]) -> str:
+        for standing in held:
+            foreign = standing.flags & Flag.OWN and standing.author != version.author
+            if foreign and not standing.dead and not standing.expired(self._env.now_s()):
+                return f"the record belongs to {standing.author.hex()[:16]}"
         return ""
 
     async def _commit(self, writes: list[PutVersion]) -> list[StoreResult]:
@@ -215,6 +268,20 @@ class Replica:
 
 def _result(outcome: WriteOutcome) -> StoreResult:
     return StoreResult(_CODES[outcome.result], current=outcome.current)
+
+
+def _places(request: messages.StoreRecords) -> list[Place]:
+    """Where each version of a request belongs. Raises RemoteError where it names pages that cannot be."""
+    versions = request.versions
+    depths = request.depths or bytes(len(versions))
+    if len(depths) != len(versions):
+        raise RemoteError("malformed", "a wrong number of depths")
+    places: dict[PageName, Place] = {}
+    pages = [page_of(version, depth) for version, depth in zip(versions, depths, strict=True)]
+    for page in pages:
+        if page not in places:
+            places[page] = place_of_page(request.key, page)
+    return [places[page] for page in pages]
 
 
 def _place(place: bytes) -> Place:

@@ -5,6 +5,7 @@ Owns the opening of a page: which replicas answer, whether they are enough to be
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -12,10 +13,12 @@ from typing import Protocol
 import msgspec
 
 from p2pkv import messages
-from p2pkv.core.replication import read_quorum
+from p2pkv.core.pages import PageName, place_of_page
+from p2pkv.core.records import Version
+from p2pkv.core.replication import read_quorum, write_quorum
 from p2pkv.errors import IncompleteError, RemoteError, UnreachableError
 from p2pkv.ids import Place
-from p2pkv.limits import BEYOND_QUORUM_S
+from p2pkv.limits import BEYOND_QUORUM_S, SILENT_REPLICAS_RETRIES_MAX, SILENT_REPLICAS_RETRY_S
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.lookup import Answer, Found, Lookups, Question
 from p2pkv.swarm.neighbourhood import Neighbourhood
@@ -29,7 +32,7 @@ class Source(Protocol):
 
     async def find(self, request: messages.FindRecords) -> messages.FindRecordsReply: ...
     async def find_names(self, request: messages.FindNames) -> messages.FindNamesReply: ...
-    async def mend(self, request: messages.StoreRecords) -> None: ...
+    async def mend(self, key: bytes, page: PageName, versions: list[Version]) -> None: ...
 
 
 class LocalSource:
@@ -44,27 +47,28 @@ class LocalSource:
     async def find_names(self, request: messages.FindNames) -> messages.FindNamesReply:
         return await self._replica.find_names(request)
 
-    async def mend(self, request: messages.StoreRecords) -> None:
-        await self._replica.store_versions(request.key, request.versions)
+    async def mend(self, key: bytes, page: PageName, versions: list[Version]) -> None:
+        await self._replica.store_versions(key, versions, [place_of_page(key, page)] * len(versions))
 
 
 class RemoteSource:
     """Another peer's share. Every method raises RemoteError where that peer fails."""
 
-    def __init__(self, protocol: PeerProtocol, contact: Contact, deadline_s: float | None = None) -> None:
+    def __init__(self, protocol: PeerProtocol, contact: Contact) -> None:
         self._protocol = protocol
-        self._deadline_s = deadline_s
         self.contact = contact
 
     async def find(self, request: messages.FindRecords) -> messages.FindRecordsReply:
-        reply = await self._protocol.call(self.contact, messages.FIND_RECORDS, request, deadline_s=self._deadline_s)
+        reply = await self._protocol.call(self.contact, messages.FIND_RECORDS, request)
         return _checked(reply)
 
     async def find_names(self, request: messages.FindNames) -> messages.FindNamesReply:
-        reply = await self._protocol.call(self.contact, messages.FIND_NAMES, request, deadline_s=self._deadline_s)
+        reply = await self._protocol.call(self.contact, messages.FIND_NAMES, request)
         return _checked_names(reply, len(request.names))
 
-    async def mend(self, request: messages.StoreRecords) -> None:
+    async def mend(self, key: bytes, page: PageName, versions: list[Version]) -> None:
+        depths = bytes([len(page)]) * len(versions)
+        request = messages.StoreRecords(key, versions, force=True, depths=depths)
         await self._protocol.call(self.contact, messages.STORE_RECORDS, request)
 
 
@@ -92,6 +96,17 @@ class Opening:
     replicas: int  # how many should hold the page
     quorum: int  # how many must be heard for a complete answer
     failures: list[str] = field(default_factory=list)
+    strangers: int = 0  # peers that answered and are none of the replicas
+
+    @property
+    def split(self) -> bool:
+        """Does any of them say that the page is split?"""
+        return any(reply.split for reply in self.replies)
+
+    @property
+    def unaware(self) -> list[Source]:
+        """Those who do not say so."""
+        return [source for source, reply in zip(self.sources, self.replies, strict=True) if not reply.split]
 
     def require_quorum(self) -> None:
         """Raise where too few replicas answered to be sure that nothing is missing."""
@@ -119,19 +134,47 @@ class Sources:
         self._neighbourhood = neighbourhood
 
     async def open(self, request: messages.FindRecords | messages.FindNames) -> Opening:
-        """Ask a read quorum of the page's replicas one question."""
-        return await self._open(request, all_replicas=False, deadline_s=None)
+        """Ask a read quorum of the page's replicas one question.
+
+        Where replicas are slow, the lookup passes them by and asks peers beyond the k nearest, which hold nothing and
+        say that they are none of the replicas. They do not count: all replicas are waited for then. Only for those
+        that proved to be silent others stand in, and never for all.
+        """
+        opening = await self._open(request, all_replicas=False, deadline_s=None)
+        if opening.strangers and len(opening.sources) < opening.quorum:
+            return await self._open_waiting(request)
+        return opening
+
+    async def _open_waiting(self, request: messages.FindRecords | messages.FindNames) -> Opening:
+        """Wait for all replicas; try again where all were silent but others were not: they may have been too busy."""
+        retry_s = SILENT_REPLICAS_RETRY_S
+        for _ in range(SILENT_REPLICAS_RETRIES_MAX):
+            opening = await self._open(request, all_replicas=True, deadline_s=None)
+            if opening.sources or not opening.strangers:
+                return opening
+            await asyncio.sleep(retry_s)
+            retry_s *= 2
+        return await self._open(request, all_replicas=True, deadline_s=None)
+
+    async def open_majority(self, request: messages.FindRecords) -> Opening:
+        """Ask as many as a put must reach."""
+        return await self._open(request, all_replicas=False, deadline_s=None, majority=True)
 
     async def open_all(self, request: messages.FindRecords | messages.FindNames, before: Opening) -> Opening:
         """Ask all of them, after a quorum was of two minds, or empty. What is more than a quorum is not waited for."""
         enough = before.replicas and len(before.sources) >= before.quorum
         opening = await self._open(request, all_replicas=True, deadline_s=BEYOND_QUORUM_S if enough else None)
-        if enough and len(opening.sources) < opening.quorum:
-            return await self._open(request, all_replicas=True, deadline_s=None)
+        if len(opening.sources) < opening.quorum and (enough or opening.strangers):
+            return await self._open_waiting(request)
         return opening
 
     async def _open(
-        self, request: messages.FindRecords | messages.FindNames, *, all_replicas: bool, deadline_s: float | None
+        self,
+        request: messages.FindRecords | messages.FindNames,
+        *,
+        all_replicas: bool,
+        deadline_s: float | None,
+        majority: bool = False,
     ) -> Opening:
         place = Place(request.place)
         view, _ = self._neighbourhood.view(place)
@@ -141,11 +184,13 @@ class Sources:
         question = self._question(request, place, deadline_s)
 
         def need(remote: int) -> int:
+            if majority:
+                return max(0, write_quorum(min(self._neighbourhood.k, remote + here)) - here)
             return remote if all_replicas else max(0, self._quorum(remote + here) - here)
 
         own = [await _ask(LocalSource(self._replica), request)] if here else []
         found = await self._lookups.ask(place, question, need=need, eager=all_replicas)
-        return self._opening(found, own)
+        return self._opening(found, own, waited=all_replicas and deadline_s is None)
 
     def _question(
         self, request: messages.FindRecords | messages.FindNames, place: Place, deadline_s: float | None
@@ -153,6 +198,14 @@ class Sources:
         def ask_stock(contact: Contact) -> Awaitable[Answer]:
             return self._lookups.nodes_of(contact, place)
 
+        async def ask_within(contact: Contact) -> Answer:
+            if contact.kind == "stock":
+                return await ask_stock(contact)
+            reply = await _ask_within(RemoteSource(self._protocol, contact), request, deadline_s)
+            return Answer(reply.nodes, reply)
+
+        if deadline_s is not None:
+            return ask_within
         if isinstance(request, messages.FindRecords):
             return TypedQuestion(
                 self._protocol,
@@ -160,7 +213,6 @@ class Sources:
                 request,
                 lambda reply: Answer(reply.nodes, _checked(reply)),
                 ask_stock=ask_stock,
-                deadline_s=deadline_s,
             )
         count = len(request.names)
         return TypedQuestion(
@@ -169,23 +221,38 @@ class Sources:
             request,
             lambda reply: Answer(reply.nodes, _checked_names(reply, count)),
             ask_stock=ask_stock,
-            deadline_s=deadline_s,
         )
 
     def _quorum(self, replicas: int) -> int:
         return read_quorum(min(self._neighbourhood.k, replicas)) if replicas else 0
 
-    def _opening(self, found: Found, own: list[Reply]) -> Opening:
+    def _opening(self, found: Found, own: list[Reply], *, waited: bool) -> Opening:
         replicas = min(self._neighbourhood.k, found.replicas + len(own))
-        sources: list[Source] = [LocalSource(self._replica) for _ in own]
-        replies = list(own)
+        quorum = self._quorum(replicas)
+        heard: list[tuple[Source, Reply]] = [(LocalSource(self._replica), reply) for reply in own]
+        strangers: list[tuple[Source, Reply]] = []
         for contact in found.contacts:
             reply = found.answers.get(contact.id)
             if isinstance(reply, messages.FindRecordsReply | messages.FindNamesReply):
-                sources.append(RemoteSource(self._protocol, contact))
-                replies.append(reply)
+                (heard if reply.mine else strangers).append((RemoteSource(self._protocol, contact), reply))
         failures = [f"{found.address_of(node)}: {why}" for node, why in found.failures.items()]
-        return Opening(sources, replies, replicas, self._quorum(replicas), failures)
+        if strangers:
+            failures.append(f"{len(strangers)} that answered are not among its replicas")
+        if waited and 0 < len(heard) < quorum:
+            heard += strangers
+        sources, replies = [source for source, _ in heard], [reply for _, reply in heard]
+        return Opening(sources, replies, replicas, quorum, failures, len(strangers))
+
+
+async def _ask_within(
+    source: Source, request: messages.FindRecords | messages.FindNames, deadline_s: float | None
+) -> Reply:
+    """A replica that takes longer is slow here, not silent: it must not be taken for dead."""
+    try:
+        async with asyncio.timeout(deadline_s):
+            return await _ask(source, request)
+    except TimeoutError:
+        raise RemoteError("silent", f"no answer within {deadline_s} s") from None
 
 
 async def _ask(source: Source, request: messages.FindRecords | messages.FindNames) -> Reply:

@@ -1,12 +1,11 @@
-"""Coordinates writes: signs a version, brings it to the replicas of its page, and says honestly how many have it.
+"""Coordinates writes: signs versions, finds their pages, and brings each to the replicas of its page.
 
-Theory of operation. The store request is the question of a lookup: every replica that answers keeps the version durably
-first and then names nearer peers where its opinion differs. So a put costs one round trip where the neighbourhood is
-known, and as many as a lookup needs where it is not. It ends when enough replicas have acknowledged; the questions to
-the rest go on behind it. A peer that knows k nearer ones keeps nothing (`NOT_MINE`); where the search shows that it
-belongs to the replicas after all, it is told so (`force`).
+Theory of operation. A version goes to the page that this peer believes to be the leaf of its name. Replicas that know
+better answer `SPLIT`; then the split is made known to a majority of the page's replicas (whoever reads a quorum of the
+page must learn of it before anything is acknowledged below), remembered, and the version goes to the child. A version
+that a majority of a split page's replicas took, because they had not heard of the split, is as safe: they move it on.
 
-Owns the tally of acknowledgements. Never touches storage but through this peer's own `Replica`.
+Owns what this peer believes of the pages of keys. Never talks to peers but by `PageWriter` and `BatchWriter`.
 """
 
 from __future__ import annotations
@@ -14,87 +13,42 @@ from __future__ import annotations
 import asyncio
 from base64 import b32hexencode
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
+from itertools import islice
 
-import msgspec
-
-from p2pkv import messages
 from p2pkv.core.drafts import Draft
-from p2pkv.core.records import Flag, Version, encoded_bytes, signed_bytes, version_token
-from p2pkv.core.replication import needed
-from p2pkv.errors import RefusedError, RemoteError, UnreachableError
-from p2pkv.ids import place_of_key
-from p2pkv.limits import CLOCK_RETRIES_MAX, RECORDS_STORE_BYTES_MAX, STORES_IN_FLIGHT_MAX
-from p2pkv.messages import StoreResult
-from p2pkv.outcomes import Acks, PutOutcome, ReplicaFailure
-from p2pkv.swarm.contact import Contact
+from p2pkv.core.pages import PageName, PageTree, PageTrees, path_of, split_marker
+from p2pkv.core.records import Flag, Version, encoded_bytes, version_token
+from p2pkv.errors import RefusedError
+from p2pkv.limits import (
+    BATCH_RECORDS_MAX,
+    CLOCK_RETRIES_MAX,
+    PAGE_DEPTH_MAX,
+    PAGES_ASKED_AT_ONCE_MAX,
+)
+from p2pkv.outcomes import Acks, PutOutcome
+from p2pkv.swarm import signing
+from p2pkv.swarm.batch_writing import BatchWriter, fitting
 from p2pkv.swarm.environment import Environment
 from p2pkv.swarm.identity import Identity
-from p2pkv.swarm.lookup import Answer, Found, Lookups
-from p2pkv.swarm.neighbourhood import Neighbourhood
-from p2pkv.swarm.protocol import PeerProtocol
-from p2pkv.swarm.question import TypedQuestion
+from p2pkv.swarm.page_writing import PageWriter
 from p2pkv.swarm.replica import Replica
-
-
-@dataclass
-class Tally:
-    """What the replicas said of one version."""
-
-    version: Version
-    asked: int
-    needed: int
-    stored: int = 0
-    failures: list[ReplicaFailure] = field(default_factory=list)
-    refusals: list[str] = field(default_factory=list)
-    newer: Version | None = None  # of a higher rank, standing at some replica
-
-    @property
-    def reached(self) -> bool:
-        return self.stored >= self.needed
-
-    def add(self, result: StoreResult, node: str, address: str) -> None:
-        if result.code in (messages.STORED, messages.ALREADY):
-            self.stored += 1
-        elif result.code == messages.STALE:
-            if result.current is not None and (self.newer is None or result.current.clock > self.newer.clock):
-                self.newer = result.current
-            self.failures.append(ReplicaFailure(node, address, "a newer version stands"))
-        else:
-            reason = result.detail or "knows nearer peers"
-            if result.code == messages.REFUSED:
-                self.refusals.append(reason)
-            self.failures.append(ReplicaFailure(node, address, reason))
-
-    def outcome(self) -> PutOutcome:
-        return PutOutcome(
-            name=self.version.name.decode(errors="replace"),
-            version=version_token(self.version),
-            asked=self.asked,
-            stored=self.stored,
-            needed=self.needed,
-            failures=self.failures,
-        )
+from p2pkv.swarm.tallies import Tally
 
 
 class Writer:
     """This peer's puts and deletes of records."""
 
     def __init__(
-        self,
-        protocol: PeerProtocol,
-        lookups: Lookups,
-        replica: Replica,
-        neighbourhood: Neighbourhood,
-        identity: Identity,
-        env: Environment,
+        self, pages: PageWriter, batches: BatchWriter, replica: Replica, identity: Identity, env: Environment
     ) -> None:
-        self._protocol = protocol
-        self._lookups = lookups
+        self.trees = PageTrees()
+        self._pages = pages
+        self._batches = batches
         self._replica = replica
-        self._neighbourhood = neighbourhood
         self._identity = identity
         self._env = env
+        self._splitting = asyncio.Lock()
+        self._slots = asyncio.Semaphore(PAGES_ASKED_AT_ONCE_MAX)
 
     async def put(self, key: bytes, draft: Draft, *, acks: Acks = "quorum") -> PutOutcome:
         """Put one version. Raises RefusedError; an outcome that did not reach its acks is the caller's to judge."""
@@ -105,39 +59,76 @@ class Writer:
             if tally.newer.flags & Flag.ONCE:
                 raise RefusedError("the record is write-once", current=version_token(tally.newer))
             self.observe(tally.newer.clock)
-        _raise_refusal(tally)
+        tally.raise_refusal()
         return tally.outcome()
 
     async def put_many(
         self, key: bytes, drafts: Iterable[Draft], *, acks: Acks = "quorum"
     ) -> AsyncIterator[PutOutcome]:
-        """Put many records of one key, as many to a message as fit; outcomes come in the order of the drafts."""
+        """Put many records of one key, as many to a message as fit; outcomes come in the order of the drafts.
+
+        Every record has its own outcome, and a batch that was cut off may be put again whole.
+        """
+        rest = iter(drafts)
         running: list[asyncio.Task[list[Tally]]] = []
         async with asyncio.TaskGroup() as group:
-            for batch in _batches(self.sign(key, draft) for draft in drafts):
-                running.append(group.create_task(self.store(key, batch, acks)))
-                if len(running) >= STORES_IN_FLIGHT_MAX:
+            while batch := list(islice(rest, BATCH_RECORDS_MAX)):
+                running.append(group.create_task(self._put_batch(key, batch, acks)))
+                if len(running) > 1:
                     for tally in await running.pop(0):
                         yield tally.outcome()
             for task in running:
                 for tally in await task:
                     yield tally.outcome()
 
+    async def _put_batch(self, key: bytes, drafts: list[Draft], acks: Acks) -> list[Tally]:
+        """Store drafts; those that lost to a clock ahead of ours are tried again behind it."""
+        tallies = await self.store_batch(key, self.sign_many(key, drafts), acks)
+        for _ in range(CLOCK_RETRIES_MAX - 1):
+            stale = [index for index, tally in enumerate(tallies) if tally.overtaken]
+            if not stale:
+                break
+            for index in stale:
+                self.observe(tallies[index].newest_clock)
+            again = await self.store_batch(key, self.sign_many(key, [drafts[index] for index in stale]), acks)
+            for index, tally in zip(stale, again, strict=True):
+                tallies[index] = tally
+        return tallies
+
+    async def store_batch(self, key: bytes, versions: list[Version], acks: Acks) -> list[Tally]:
+        """As `store`, quicker for many versions. They are known to be genuine here."""
+        if len(versions) == 1:
+            return await self.store(key, versions, acks)
+        tallies = await self._batches.store(key, self.tree(key), versions, acks)
+        again = [index for index, tally in enumerate(tallies) if not tally.reached]
+        if again:
+            for index, tally in zip(again, await self.store(key, [versions[i] for i in again], acks), strict=True):
+                tallies[index] = tally
+        return tallies
+
+    # --- signing ---
+
     def sign(self, key: bytes, draft: Draft) -> Version:
         """The draft as a version of this peer's author, with the next clock value."""
-        unsigned = Version(
+        return self.sign_many(key, [draft])[0]
+
+    def sign_many(self, key: bytes, drafts: Iterable[Draft]) -> list[Version]:
+        """The drafts as versions, many under one signature."""
+        unsigned = [self._unsigned(draft) for draft in drafts]
+        signed = iter(signing.sign(self._identity, key, [v for v in unsigned if not v.flags & Flag.STOCK]))
+        return [version if version.flags & Flag.STOCK else next(signed) for version in unsigned]
+
+    def _unsigned(self, draft: Draft) -> Version:
+        return Version(
             name=draft.name,
             clock=self._replica.clock.tick(self._env.now_s()),
-            author=self._identity.public_key,
+            author=b"" if draft.flags & Flag.STOCK else self._identity.public_key,
             flags=int(draft.flags),
             expires_ms=draft.expires_ms,
             size_bytes=draft.size_bytes,
             body=draft.body,
             meta=draft.meta,
         )
-        if draft.flags & Flag.STOCK:
-            return msgspec.structs.replace(unsigned, author=b"")
-        return msgspec.structs.replace(unsigned, signature=self._identity.sign(signed_bytes(key, unsigned)))
 
     def unique_name(self) -> bytes:
         """A name that no other record has, and that sorts by the time it was made: 24 characters of base32hex."""
@@ -148,115 +139,58 @@ class Writer:
         """Let what is signed next come behind this clock."""
         self._replica.clock.observe(clock, self._env.now_s())
 
+    # --- pages ---
+
+    def tree(self, key: bytes) -> PageTree:
+        """What this peer believes of a key's pages."""
+        return self.trees.of(key, self._env.now_s())
+
     async def store(self, key: bytes, versions: list[Version], acks: Acks) -> list[Tally]:
-        """Bring versions that fit one message to the replicas of their key."""
-        place = place_of_key(key)
-        view, _ = self._neighbourhood.view(place)
-        here = self._neighbourhood.keeps(place)
-        request = messages.StoreRecords(key, versions, view)
-
-        def read(reply: messages.StoreRecordsReply) -> Answer:
-            _check(reply, request)
-            return Answer(reply.nodes, reply.results)
-
-        question = TypedQuestion(
-            self._protocol,
-            messages.STORE_RECORDS,
-            request,
-            read,
-            ask_stock=lambda contact: self._lookups.nodes_of(contact, place),
-        )
-        async with asyncio.TaskGroup() as group:
-            mine = all(version.author == self._identity.public_key for version in versions)
-            local = group.create_task(self._replica.store_versions(key, versions, signed_here=mine)) if here else None
-            found = await self._lookups.ask(
-                place, question, need=lambda remote: self._needed(acks, remote, here=here), linger=True, eager=True
+        """Bring versions to the replicas of their pages, however many pages and messages that takes."""
+        tallies: dict[int, Tally] = {}
+        waiting = list(range(len(versions)))
+        for _ in range(PAGE_DEPTH_MAX + 1):
+            groups = _groups(self.tree(key), versions, waiting)
+            stored = await asyncio.gather(
+                *(self._store_group(key, page, [versions[i] for i in group], acks) for page, group in groups)
             )
-        results = local.result() if local else None
-        tallies = self._tally(found, versions, acks, results)
-        if all(tally.reached for tally in tallies):
-            return tallies
-        # First those who stand in for contacts that keep silent: nobody need wait until these are given up.
-        if await self._insist(found, request):
-            tallies = self._tally(found, versions, acks, results)
-            if all(tally.reached for tally in tallies):
-                return tallies
-        await found.settle()
-        await self._insist(found, request)
-        return self._tally(found, versions, acks, results)
+            for (_, group), results in zip(groups, stored, strict=True):
+                tallies.update(zip(group, results, strict=True))
+            split = {page for page, group in groups if any(_below(tallies[i]) for i in group)}
+            known = [page for page in split if await self.establish(key, page)]
+            waiting = [i for page, group in groups if page in known for i in group if _below(tallies[i])]
+            if not waiting:
+                break
+        return [tallies[index] for index in range(len(versions))]
 
-    def _needed(self, acks: Acks, remote: int, *, here: bool) -> int:
-        """How many of `remote` contacts must acknowledge beside this peer's own share."""
-        return max(0, needed(acks, min(self._neighbourhood.k, remote + here)) - here)
+    async def _store_group(self, key: bytes, page: PageName, versions: list[Version], acks: Acks) -> list[Tally]:
+        async with self._slots:
+            return await self._pages.store(key, page, versions, acks)
 
-    async def _ask(self, contact: Contact, request: messages.StoreRecords) -> messages.StoreRecordsReply:
-        reply = await self._protocol.call(contact, messages.STORE_RECORDS, request)
-        _check(reply, request)
-        return reply
+    async def establish(self, key: bytes, page: PageName) -> bool:
+        """Make sure that a majority of a page's replicas know that it is split, and remember it."""
+        async with self._splitting:
+            tree = self.tree(key)
+            if page not in tree.split:
+                tally = (await self._pages.store(key, page, [split_marker(page)], "quorum"))[0]
+                if tally.reached:
+                    tree.establish(page)
+            return page in tree.split
 
-    async def _insist(self, found: Found, request: messages.StoreRecords) -> bool:
-        """Tell those of the replicas that know nearer peers that the search found none alive; were there any?"""
-        forced = msgspec.structs.replace(request, force=True)
-
-        async def insist(contact: Contact) -> None:
-            try:
-                found.answers[contact.id] = (await self._ask(contact, forced)).results
-            except RemoteError as error:
-                found.failures[contact.id] = str(error)
-
-        unwilling = [contact for contact in found.contacts if _not_mine(found.answers.get(contact.id))]
-        async with asyncio.TaskGroup() as group:
-            for contact in unwilling:
-                group.create_task(insist(contact))
-        return bool(unwilling)
-
-    def _tally(self, found: Found, versions: list[Version], acks: Acks, local: list[StoreResult] | None) -> list[Tally]:
-        asked = min(self._neighbourhood.k, found.replicas + (local is not None))
-        if not asked:
-            raise UnreachableError(
-                "no peer of the swarm is known", "start with --bootstrap HOST:PORT of a running peer"
-            )
-        tallies = [Tally(version, asked, needed(acks, asked)) for version in versions]
-        silent = [ReplicaFailure(node.hex(), found.address_of(node), why) for node, why in found.failures.items()]
-        for index, tally in enumerate(tallies):
-            if local is not None:
-                tally.add(local[index], self._identity.node_id.hex(), "here")
-            for contact in found.contacts:
-                results = found.answers.get(contact.id)
-                if isinstance(results, list):
-                    tally.add(results[index], contact.id.hex(), f"{contact.ip}:{contact.port}")
-            tally.failures += silent
-        return tallies
+    async def tell_split(self, key: bytes, page: PageName) -> None:
+        """Tell all replicas of a page that it is split."""
+        await self._pages.store(key, page, [split_marker(page)], "all")
 
 
-def _not_mine(results: object) -> bool:
-    return isinstance(results, list) and any(result.code == messages.NOT_MINE for result in results)
+def _below(tally: Tally) -> bool:
+    """Must the version go on to a child of the page?"""
+    return tally.split and not tally.reached
 
 
-def _check(reply: messages.StoreRecordsReply, request: messages.StoreRecords) -> None:
-    if len(reply.results) != len(request.versions):
-        raise RemoteError("misbehaved", "a wrong number of results")
-
-
-def _batches(versions: Iterable[Version]) -> Iterable[list[Version]]:
-    """Versions in lists that fit one message."""
-    batch: list[Version] = []
-    size_bytes = 0
-    for version in versions:
-        length = encoded_bytes(version)
-        if batch and size_bytes + length > RECORDS_STORE_BYTES_MAX:
-            yield batch
-            batch, size_bytes = [], 0
-        batch.append(version)
-        size_bytes += length
-    if batch:
-        yield batch
-
-
-def _raise_refusal(tally: Tally) -> None:
-    """A put that failed because replicas refused it is refused, not merely incomplete."""
-    if tally.reached or not tally.refusals:
-        return
-    current = version_token(tally.newer) if tally.newer else ""
-    mend = "free space or raise the quota" if tally.refusals[0].startswith("quota") else ""
-    raise RefusedError(f"the replicas refused: {tally.refusals[0]}", mend, current=current)
+def _groups(tree: PageTree, versions: list[Version], indexes: list[int]) -> list[tuple[PageName, list[int]]]:
+    """The versions by their pages, in groups that fit one message."""
+    pages: dict[PageName, list[int]] = {}
+    for index in indexes:
+        pages.setdefault(tree.leaf_of(path_of(versions[index].name)), []).append(index)
+    sizes = {index: encoded_bytes(versions[index]) + 1 for index in indexes}
+    return [(page, group) for page, members in pages.items() for group in fitting(sizes, members)]

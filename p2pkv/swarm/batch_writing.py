@@ -1,0 +1,223 @@
+"""Stores many records at once: grouped by the peers that should hold them, across pages.
+
+Theory of operation. Where a key has many pages, few records of a batch share one; but a peer of a swarm holds many of
+the pages. So the replicas of each page are looked up once and remembered for a short while, and every peer gets its
+records of all pages in as few messages as they fit. The batch ends as soon as every record has enough
+acknowledgements, or nobody is left to ask. What did not get through here (a peer that died, a page that split, a
+newcomer) is for the caller to store page by page, as single puts are.
+
+Owns the memory of who holds which page, and the messages that go on behind a batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from p2pkv import messages
+from p2pkv.core.pages import PageName, PageTree, path_of, place_of_page
+from p2pkv.core.records import Version, encoded_bytes
+from p2pkv.core.replication import needed
+from p2pkv.errors import RemoteError, SilentError
+from p2pkv.ids import Place
+from p2pkv.limits import (
+    PAGE_SITES_MAX,
+    PAGE_SITES_S,
+    PAGES_ASKED_AT_ONCE_MAX,
+    RECORDS_STORE_BYTES_MAX,
+    STORE_MESSAGES_AT_ONCE_MAX,
+    STORE_MESSAGES_WAITING_MAX,
+)
+from p2pkv.outcomes import Acks, ReplicaFailure
+from p2pkv.swarm.contact import Contact
+from p2pkv.swarm.lookup import Lookups
+from p2pkv.swarm.neighbourhood import Neighbourhood
+from p2pkv.swarm.protocol import PeerProtocol
+from p2pkv.swarm.replica import Replica
+from p2pkv.swarm.tallies import Tally
+
+
+@dataclass(frozen=True)
+class Site:
+    """Who holds a page."""
+
+    place: Place
+    contacts: list[Contact]
+    here: bool
+    until_s: float
+
+    @property
+    def replicas(self) -> int:
+        return len(self.contacts) + self.here
+
+
+class Sites:
+    """The replicas of the pages that batches went to lately."""
+
+    def __init__(self, lookups: Lookups, neighbourhood: Neighbourhood) -> None:
+        self._lookups = lookups
+        self._neighbourhood = neighbourhood
+        self._known: OrderedDict[Place, Site] = OrderedDict()
+        self._slots = asyncio.Semaphore(PAGES_ASKED_AT_ONCE_MAX)
+
+    async def of(self, key: bytes, page: PageName) -> Site:
+        place = place_of_page(key, page)
+        site = self._known.get(place)
+        if site is not None and site.until_s > asyncio.get_running_loop().time():
+            return site
+        async with self._slots:
+            site = self._known[place] = await self._find(place)
+        self._known.move_to_end(place)
+        if len(self._known) > PAGE_SITES_MAX:
+            self._known.popitem(last=False)
+        return site
+
+    async def _find(self, place: Place) -> Site:
+        found = await self._lookups.find_nodes(place)
+        here = self._neighbourhood.keeps(place)
+        contacts = [contact for contact in found.contacts if contact.kind != "stock"]
+        contacts = contacts[: self._neighbourhood.k - here]
+        return Site(place, contacts, here, asyncio.get_running_loop().time() + PAGE_SITES_S)
+
+    def forget(self, place: Place) -> None:
+        self._known.pop(place, None)
+
+
+class BatchWriter:
+    """Stores of many records."""
+
+    def __init__(
+        self, protocol: PeerProtocol, lookups: Lookups, replica: Replica, neighbourhood: Neighbourhood
+    ) -> None:
+        self._protocol = protocol
+        self._lookups = lookups
+        self._replica = replica
+        self._node = neighbourhood.node_id.hex()
+        self._sites = Sites(lookups, neighbourhood)
+        self._slots = asyncio.Semaphore(STORE_MESSAGES_AT_ONCE_MAX)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def store(self, key: bytes, tree: PageTree, versions: list[Version], acks: Acks) -> list[Tally]:
+        """A tally a version. Versions of this peer's author, signed just now."""
+        while len(self._tasks) > STORE_MESSAGES_WAITING_MAX:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        batch = await self._plan(key, tree, versions, acks)
+        tasks = [self._start(work) for work in batch.work(self)]
+        tasks_left = set(tasks)
+        while tasks_left and not batch.reached:
+            _, tasks_left = await asyncio.wait(tasks_left, return_when=asyncio.FIRST_COMPLETED)
+        for site in batch.short():
+            self._sites.forget(site.place)
+        return batch.tallies
+
+    async def _plan(self, key: bytes, tree: PageTree, versions: list[Version], acks: Acks) -> _Batch:
+        pages = [tree.leaf_of(path_of(version.name)) for version in versions]
+        names = list(dict.fromkeys(pages))
+        sites = dict(zip(names, await asyncio.gather(*(self._sites.of(key, page) for page in names)), strict=True))
+        return _Batch(key, versions, pages, [sites[page] for page in pages], acks)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- one message ---
+
+    async def keep(self, batch: _Batch, indexes: list[int]) -> None:
+        """This peer's own share."""
+        versions = [batch.versions[index] for index in indexes]
+        places = [batch.sites[index].place for index in indexes]
+        results = await self._replica.store_versions(batch.key, versions, places, signed_here=True)
+        batch.add(indexes, results, self._node, "here")
+
+    async def send(self, batch: _Batch, contact: Contact, indexes: list[int]) -> None:
+        address = f"{contact.ip}:{contact.port}"
+        depths = bytes(len(batch.pages[index]) for index in indexes)
+        request = messages.StoreRecords(batch.key, [batch.versions[index] for index in indexes], depths=depths)
+        async with self._slots:
+            asked_s = asyncio.get_running_loop().time()
+            try:
+                if self._lookups.silences.is_silent(contact):
+                    raise RemoteError("silent", "it did not answer lately")
+                results = (await self._protocol.call(contact, messages.STORE_RECORDS, request)).results
+                if len(results) != len(indexes):
+                    raise RemoteError("misbehaved", "a wrong number of results")
+            except RemoteError as error:
+                if isinstance(error, SilentError):
+                    self._lookups.silent(contact, asked_s)
+                batch.fail(indexes, ReplicaFailure(contact.id.hex(), address, str(error)))
+                return
+        batch.add(indexes, results, contact.id.hex(), address)
+
+
+class _Batch:
+    """One batch under way."""
+
+    def __init__(
+        self, key: bytes, versions: list[Version], pages: list[PageName], sites: list[Site], acks: Acks
+    ) -> None:
+        self.key = key
+        self.versions = versions
+        self.pages = pages
+        self.sites = sites
+        self.tallies = [
+            Tally(version, site.replicas, needed(acks, site.replicas) or 1)
+            for version, site in zip(versions, sites, strict=True)
+        ]
+        self._short = sum(not tally.reached for tally in self.tallies)
+
+    @property
+    def reached(self) -> bool:
+        return not self._short
+
+    def work(self, writer: BatchWriter) -> list[Coroutine[Any, Any, None]]:
+        """What is to be done, this peer's own share first."""
+        here = [index for index, site in enumerate(self.sites) if site.here]
+        shares: dict[bytes, tuple[Contact, list[int]]] = {}
+        for index, site in enumerate(self.sites):
+            for contact in site.contacts:
+                shares.setdefault(contact.id, (contact, []))[1].append(index)
+        sizes = [encoded_bytes(version) + 1 for version in self.versions]
+        own = [writer.keep(self, here)] if here else []
+        return own + [
+            writer.send(self, contact, group)
+            for contact, indexes in shares.values()
+            for group in fitting(sizes, indexes)
+        ]
+
+    def add(self, indexes: list[int], results: list[messages.StoreResult], node: str, address: str) -> None:
+        for index, result in zip(indexes, results, strict=True):
+            tally = self.tallies[index]
+            before = tally.reached
+            tally.add(result, node, address)
+            self._short -= tally.reached and not before
+
+    def fail(self, indexes: list[int], failure: ReplicaFailure) -> None:
+        for index in indexes:
+            self.tallies[index].failures.append(failure)
+
+    def short(self) -> list[Site]:
+        """The sites of records that did not get enough acknowledgements."""
+        return [site for site, tally in zip(self.sites, self.tallies, strict=True) if not tally.reached]
+
+
+def fitting(sizes_bytes: Sequence[int] | Mapping[int, int], indexes: list[int]) -> list[list[int]]:
+    """Indexes in lists whose sizes fit one message."""
+    groups: list[list[int]] = []
+    room_bytes = 0
+    for index in indexes:
+        if not groups or sizes_bytes[index] > room_bytes:
+            groups.append([])
+            room_bytes = RECORDS_STORE_BYTES_MAX
+        groups[-1].append(index)
+        room_bytes -= sizes_bytes[index]
+    return groups

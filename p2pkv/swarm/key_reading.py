@@ -1,0 +1,249 @@
+"""Reads all pages of a key as one stream in order: pages in parallel, their sorted streams merged.
+
+Theory of operation. Each page has a stream: a reading that fetches ahead, and a buffer. Every version that stands not
+beyond the point to which all streams have come (the frontier) may be given out, in order. A stream that lags is fetched
+first; one whose buffer is filled waits, so memory is bounded whatever the key's size. A child is read only as far as
+the split pages above it have been read, because records move down: what had left the parent when the parent was read
+is met in the child. A page that proves to be split in the middle goes on as a split page, and its children join from
+the same position; a cursor is a position in the order and names no page.
+
+Where a page cannot be read, what lies before its position is given out, then IncompleteError names it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator
+from operator import itemgetter
+
+from p2pkv.core.pages import ROOT, PageName, PageTree, children_of
+from p2pkv.core.records import Cursor, Version, merge, rank
+from p2pkv.core.replication import Identity, position
+from p2pkv.errors import IncompleteError
+from p2pkv.limits import (
+    PAGES_ASKED_AT_ONCE_MAX,
+    READ_BUFFERED_RECORDS_MAX,
+    READ_FIRST_RECORDS,
+    READ_RUN_RECORDS_MAX,
+    READ_RUN_RECORDS_MIN,
+)
+from p2pkv.swarm.mending import Mender
+from p2pkv.swarm.names import NameReader
+from p2pkv.swarm.page_reading import PageReading, PageSplitError, Query
+from p2pkv.swarm.sources import Sources
+from p2pkv.swarm.split_reading import SplitReading
+
+FAILURES_NAMED_MAX = 8
+Key = tuple[int, bytes, bytes]
+"""A position, as Python compares quickest."""
+
+
+def key_of(cursor: Cursor) -> Key:
+    return cursor.clock, cursor.name, cursor.owner
+
+
+class Stream:
+    """One page on its way into the merge."""
+
+    __slots__ = ("buffer", "covered", "failure", "page", "reading", "span", "task")
+
+    def __init__(self, page: PageName, reading: PageReading | SplitReading, span: int) -> None:
+        self.page = page
+        self.reading = reading
+        self.span = span  # versions fetched at a time
+        self.buffer: deque[tuple[Key, Version]] = deque()
+        self.covered: Key | None = key_of(reading.after) if reading.after else None
+        self.task: asyncio.Task[list[Version]] | None = None
+        self.failure: IncompleteError | None = None
+
+    @property
+    def open(self) -> bool:
+        return not self.reading.done
+
+
+class KeyReading:
+    """One walk over a key, or over one of its pages with all below it."""
+
+    def __init__(
+        self,
+        sources: Sources,
+        mender: Mender,
+        names: NameReader,
+        tree: PageTree,
+        query: Query,
+        *,
+        limit: int | None = None,
+        top: PageName = ROOT,
+    ) -> None:
+        self._sources = sources
+        self._mender = mender
+        self._names = names
+        self._tree = tree
+        self._query = query
+        self._limit = limit or READ_RUN_RECORDS_MAX
+        self._top = top
+        self._streams: dict[PageName, Stream] = {}
+        self._leftovers: dict[Identity, Version] = {}  # of split pages: what lies below may be older
+
+    async def runs(self, after: Cursor | None) -> AsyncGenerator[list[Version], None]:
+        """Versions in order, dead ones among them. Raises IncompleteError, UnreachableError."""
+        self._join(self._top, after)
+        try:
+            while True:
+                self._fetch()
+                ready = self._take()
+                if ready:
+                    yield ready
+                elif not await self._wait():
+                    return
+        finally:
+            await self._end()
+
+    def _join(self, top: PageName, after: Cursor | None) -> None:
+        """Begin to read a page and all that are known below it. The root may hold stock values, closed or not."""
+        for page in self._tree.below(top):
+            if page in self._streams or (page in self._tree.closed and page != ROOT):
+                continue
+            span = READ_FIRST_RECORDS if self._tree.noticed or page else READ_RUN_RECORDS_MAX
+            self._streams[page] = Stream(page, self._reading(page, after), min(span, self._limit))
+
+    def _reading(self, page: PageName, after: Cursor | None) -> PageReading | SplitReading:
+        if page in self._tree.noticed:
+            return SplitReading(self._sources, self._mender, self._names, self._tree, self._query, page, after)
+        return PageReading(self._sources, self._mender, self._query, page, after)
+
+    # --- fetching ---
+
+    def _fetch(self) -> None:
+        """Read on where it is needed most, within the bounds."""
+        streams = [stream for stream in self._streams.values() if stream.open]
+        running = sum(stream.task is not None for stream in streams)
+        slots = PAGES_ASKED_AT_ONCE_MAX - running
+        if slots <= 0:
+            return
+        span = max(READ_RUN_RECORDS_MIN, min(READ_RUN_RECORDS_MAX, READ_BUFFERED_RECORDS_MAX // (len(streams) or 1)))
+        span = min(span, self._limit)
+        waiting = [stream for stream in streams if self._hungry(stream, span) and self._may_read(stream)]
+        if len(waiting) > slots:
+            waiting.sort(key=self._urgency, reverse=self._query.reverse)
+        for stream in waiting[:slots]:
+            stream.task = asyncio.create_task(stream.reading.next(min(stream.span, span), self._until(stream)))
+            stream.span = min(4 * stream.span, span)
+
+    def _hungry(self, stream: Stream, span: int) -> bool:
+        return stream.task is None and stream.failure is None and 2 * len(stream.buffer) < span
+
+    def _urgency(self, stream: Stream) -> tuple[bool, Key]:
+        """Streams that have not come far come first, in the direction of reading."""
+        begun = stream.covered is not None
+        return begun != self._query.reverse, stream.covered or (0, b"", b"")
+
+    def _above(self, stream: Stream) -> list[Stream]:
+        """The unfinished streams of the split pages above a page."""
+        lines = (self._streams.get(stream.page[:depth]) for depth in range(len(stream.page)))
+        return [above for above in lines if above is not None and above.open]
+
+    def _may_read(self, stream: Stream) -> bool:
+        """Have all pages above been read beyond the point that this one came to?"""
+        return all(not (above.covered is None or above.covered == stream.covered) for above in self._above(stream))
+
+    def _until(self, stream: Stream) -> Cursor | None:
+        ends = [above.reading.after for above in self._above(stream)]
+        cursors = [end for end in ends if end is not None]
+        if not cursors:
+            return None
+        return max(cursors) if self._query.reverse else min(cursors)
+
+    # --- giving out ---
+
+    def _take(self) -> list[Version]:
+        """What no stream can bring anything before any more, in order, each record once."""
+        coming = [stream.covered for stream in self._streams.values() if stream.open]
+        if None in coming:
+            return []
+        reverse = self._query.reverse
+        covered = [key for key in coming if key is not None]
+        frontier = (max(covered) if reverse else min(covered)) if covered else None
+        ready: list[tuple[Key, Version]] = []
+        for stream in self._streams.values():
+            buffer = stream.buffer
+            while buffer and (frontier is None or (buffer[0][0] >= frontier if reverse else buffer[0][0] <= frontier)):
+                ready.append(buffer.popleft())
+        ready.sort(key=itemgetter(0), reverse=reverse)
+        return [version for version in _distinct(ready) if not self._outdated(version)]
+
+    def _outdated(self, version: Version) -> bool:
+        """Does a newer version of the record stand in a page above?"""
+        leftover = self._leftovers.get(version.identity) if self._leftovers else None
+        return leftover is not None and rank(leftover) > rank(version)
+
+    # --- waiting ---
+
+    async def _wait(self) -> bool:
+        """Wait for the next answer; False where all is read. Raises where a page stands in the way."""
+        tasks = {stream.task: stream for stream in self._streams.values() if stream.task is not None}
+        if not tasks:
+            self._raise_failures()
+            assert not any(stream.open for stream in self._streams.values()), "a read that waits for nothing"
+            return False
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            self._arrived(tasks[task], task)
+        return True
+
+    def _arrived(self, stream: Stream, task: asyncio.Task[list[Version]]) -> None:
+        stream.task = None
+        try:
+            versions = task.result()
+        except PageSplitError:
+            self._split(stream)
+            return
+        except IncompleteError as error:
+            stream.failure = error
+            return
+        order, reverse = self._query.order, self._query.reverse
+        found = [(key_of(position(version, order)), version) for version in versions]
+        if isinstance(stream.reading, SplitReading):
+            found = sorted([*stream.buffer, *found], key=itemgetter(0), reverse=reverse)
+            stream.buffer.clear()
+            for version in versions:
+                self._leftovers[version.identity] = merge(self._leftovers.get(version.identity), version)
+        stream.buffer += found
+        stream.covered = key_of(stream.reading.after) if stream.reading.after else None
+
+    def _split(self, stream: Stream) -> None:
+        """The page was split: what comes is on its way to the children, which join where it stands."""
+        after = stream.reading.after
+        self._tree.noticed.add(stream.page)
+        stream.reading = self._reading(stream.page, after)
+        for child in children_of(stream.page):
+            self._join(child, after)
+
+    def _raise_failures(self) -> None:
+        failed = [stream for stream in self._streams.values() if stream.failure is not None]
+        if not failed:
+            return
+        reasons = "; ".join(str(stream.failure) for stream in failed[:FAILURES_NAMED_MAX])
+        more = f"; and {len(failed) - FAILURES_NAMED_MAX} more pages" if len(failed) > FAILURES_NAMED_MAX else ""
+        assert failed[0].failure is not None
+        raise IncompleteError(reasons + more, failed[0].failure.mend) from failed[0].failure
+
+    async def _end(self) -> None:
+        tasks = [stream.task for stream in self._streams.values() if stream.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _distinct(found: list[tuple[Key, Version]]) -> list[Version]:
+    """One version a position: the same record may come from a page and from the one below it."""
+    versions: list[Version] = []
+    last: Key | None = None
+    for key, version in found:
+        if key != last:
+            versions.append(version)
+        elif rank(version) > rank(versions[-1]):
+            versions[-1] = version
+        last = key
+    return versions

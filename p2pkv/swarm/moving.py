@@ -1,0 +1,215 @@
+"""Splits pages that have outgrown their bound, and moves what split pages still hold on to their children.
+
+Theory of operation. Every replica that sees its page above the bound makes the split known to a majority of the page's
+replicas. From then on each replica empties its own share: it asks a child's replicas whether they have a stretch of
+its records already (one digest for many, because another replica was first), stores what they lack, and drops from the
+old page only what a majority of the child's replicas has durably, or has newer. So a crash at any point loses nothing
+and doing it again is harmless. The replicas begin one after the other, the nearest first, so mostly one carries the
+records and the others find them there. What comes late into a split page is moved on when it comes.
+
+Owns the tasks that do this and their pace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+import msgspec
+
+from p2pkv.core.pages import PageName, page_at, path_of
+from p2pkv.core.records import Flag, Version, content_hash
+from p2pkv.core.replication import digest_of, position, write_quorum
+from p2pkv.errors import P2pkvError
+from p2pkv.ids import Place, distance
+from p2pkv.limits import (
+    MOVE_RECORDS_MAX,
+    MOVE_RESUME_PAUSE_S,
+    MOVE_RETRY_S,
+    MOVE_RETRY_S_MAX,
+    MOVE_TURN_S,
+    MOVES_AT_ONCE_MAX,
+    MOVES_WAITING_MAX,
+    PAGE_BYTES_MAX,
+    PAGE_DEPTH_MAX,
+    RECORDS_DIGEST_MAX,
+)
+from p2pkv.messages import FindRecordsReply
+from p2pkv.storage.interface import Cursor, DropVersion, RangeQuery, Result, Store, StoreFailedError
+from p2pkv.swarm.environment import Environment
+from p2pkv.swarm.holdings import Holdings
+from p2pkv.swarm.neighbourhood import Neighbourhood
+from p2pkv.swarm.page_reading import Query
+from p2pkv.swarm.sources import Sources
+from p2pkv.swarm.writing import Writer
+
+log = logging.getLogger(__name__)
+_TROUBLE = (P2pkvError, StoreFailedError)
+
+
+class Mover:
+    """This peer's splits and moves."""
+
+    def __init__(
+        self,
+        store: Store,
+        holdings: Holdings,
+        writer: Writer,
+        sources: Sources,
+        neighbourhood: Neighbourhood,
+        env: Environment,
+    ) -> None:
+        self.moved = 0
+        self.pages_split = 0
+        self._store = store
+        self._holdings = holdings
+        self._writer = writer
+        self._sources = sources
+        self._neighbourhood = neighbourhood
+        self._env = env
+        self._slots = asyncio.Semaphore(MOVES_AT_ONCE_MAX)
+        self._moving: set[Place] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Listen to the pages here, and look for those that a former run left half moved."""
+        self._holdings.on_full = self._on_full
+        self._holdings.on_split = self._on_split
+        self._spawn(self._resume())
+
+    async def close(self) -> None:
+        self._holdings.on_full = self._holdings.on_split = _ignore
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _on_full(self, place: Place) -> None:
+        self._spawn(self._split(place))
+
+    def _on_split(self, place: Place) -> None:
+        if place not in self._moving and len(self._moving) < MOVES_WAITING_MAX:
+            self._moving.add(place)
+            self._spawn(self._empty(place))
+
+    async def _resume(self) -> None:
+        place: Place | None = None
+        while pages := await self._store.pages(place):
+            for page in pages:
+                if page.total > 1 and page.key and (await self._holdings.of(page.place)).split:
+                    self._on_split(page.place)
+            place = pages[-1].place
+            await asyncio.sleep(MOVE_RESUME_PAUSE_S)
+
+    # --- splitting ---
+
+    async def _split(self, place: Place) -> None:
+        try:
+            called = await self._called(place)
+            if called is None or len(called[1]) >= PAGE_DEPTH_MAX:
+                return  # records of one name, or of stock peers: they stay together
+            if await self._writer.establish(*called):
+                self.pages_split += 1
+                return
+        except _TROUBLE as error:
+            log.info("a page could not be split yet: %s", error)
+        self._holdings.still_whole(place)
+
+    async def _called(self, place: Place) -> tuple[bytes, PageName] | None:
+        """The key and the page that lie at a place; None where there is no record to tell it by."""
+        info = await self._store.page(place)
+        if info is None or not info.key:
+            return None
+        for version in (await self._store.read(RangeQuery(place, limit=3, dead=True))).versions:
+            if version.flags & Flag.SPLIT:
+                return info.key, version.meta
+            page = page_at(info.key, place, version.name) if version.name else None
+            if page is not None:
+                return info.key, page
+        return None
+
+    # --- moving ---
+
+    async def _empty(self, place: Place) -> None:
+        retry_s = MOVE_RETRY_S
+        try:
+            called = await self._called(place)
+            await asyncio.sleep(self._turn(place) * MOVE_TURN_S * self._env.random.uniform(0.8, 1.2))
+            while called is not None and not await self._pass(place, *called):
+                await asyncio.sleep(retry_s * self._env.random.uniform(0.5, 1.0))
+                retry_s = min(2 * retry_s, MOVE_RETRY_S_MAX)
+        except StoreFailedError as error:
+            log.error("records of a split page cannot be moved: %s", error)
+        finally:
+            self._moving.discard(place)
+
+    def _turn(self, place: Place) -> int:
+        """How many replicas are nearer to the page than this peer."""
+        here = distance(self._neighbourhood.node_id, place)
+        return sum(distance(contact.id, place) < here for contact in self._neighbourhood.nearest(place))
+
+    async def _pass(self, place: Place, key: bytes, page: PageName) -> bool:
+        """Move all on that can be moved; True where nothing is left."""
+        async with self._slots:
+            try:
+                if not await self._writer.establish(key, page):
+                    return False
+                return await self._move(place, key, page)
+            except P2pkvError as error:
+                log.info("records of a split page could not be moved yet: %s", error)
+                return False
+
+    async def _move(self, place: Place, key: bytes, page: PageName) -> bool:
+        after: Cursor | None = None
+        clean = True
+        while True:
+            query = RangeQuery(place, after=after, limit=MOVE_RECORDS_MAX, bytes_max=PAGE_BYTES_MAX, dead=True)
+            result = await self._store.read(query)
+            versions = [v for v in result.versions if v.name and not v.flags & Flag.SPLIT]
+            if versions:
+                clean &= await self._move_run(place, key, page, versions, after)
+            if not result.more:
+                return clean
+            after = position(result.versions[-1], "time")
+
+    async def _move_run(
+        self, place: Place, key: bytes, page: PageName, versions: list[Version], after: Cursor | None
+    ) -> bool:
+        """Move one run on; True where all of it went."""
+        shares: dict[PageName, list[Version]] = {}
+        for version in versions:
+            shares.setdefault(path_of(version.name)[: len(page) + 1], []).append(version)
+        there = await asyncio.gather(*(self._is_there(key, child, share, after) for child, share in shares.items()))
+        safe = [v for share, is_there in zip(shares.values(), there, strict=True) if is_there for v in share]
+        rest = [v for share, is_there in zip(shares.values(), there, strict=True) if not is_there for v in share]
+        if rest:
+            tallies = await self._writer.store_batch(key, rest, "quorum")
+            safe += [version for version, tally in zip(rest, tallies, strict=True) if tally.superseded]
+        outcomes = await self._store.commit([_drop(place, version) for version in safe])
+        self.moved += len(safe)
+        return len(safe) == len(versions) and all(outcome.result is not Result.STALE for outcome in outcomes)
+
+    async def _is_there(self, key: bytes, child: PageName, share: list[Version], after: Cursor | None) -> bool:
+        """Has a majority of the child's replicas just these records in this stretch of time?"""
+        request = Query(key).request(child, after, position(share[-1], "time"), RECORDS_DIGEST_MAX)
+        opening = await self._sources.open_majority(msgspec.structs.replace(request, digest_only=True))
+        digest = digest_of(share)
+        same = [
+            isinstance(reply, FindRecordsReply) and reply.digest == digest and not reply.more and not reply.split
+            for reply in opening.replies
+        ]
+        return bool(same) and sum(same) >= write_quorum(opening.replicas)
+
+
+def _drop(place: Place, version: Version) -> DropVersion:
+    return DropVersion(place, version.name, version.owner, content_hash(version))
+
+
+def _ignore(_: Place) -> None:
+    """The mover has ended."""

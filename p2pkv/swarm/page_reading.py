@@ -1,0 +1,230 @@
+"""Reads one page that is not split: a quorum of its replicas, merged, disputes settled by name.
+
+Theory of operation. A reading opens the page with the first run from a read quorum. Where they agree (equal digests),
+their answer stands; where they do not, or where nobody holds anything, every replica is asked. A longer page is read
+on from one replica, while others of a quorum confirm each stretch by its digest alone, so a complete answer costs
+little more than one copy of the data. A run in dispute is read from all of them and settled record by record, where
+only a version whose signature holds may win.
+
+Owns no bytes of the wire and no rule of merging: those are `messages` and `core.replication`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import msgspec
+
+from p2pkv import messages
+from p2pkv.core.pages import PageName, place_of_page, title
+from p2pkv.core.records import Cursor, Version
+from p2pkv.core.replication import (
+    MergedRuns,
+    Run,
+    Settlement,
+    digest_of,
+    merge_runs,
+    position,
+    settle,
+    within,
+    without_echoes,
+)
+from p2pkv.errors import IncompleteError, RemoteError
+from p2pkv.limits import NAMES_ASKED_MAX, RECORDS_DIGEST_MAX
+from p2pkv.outcomes import Order
+from p2pkv.swarm.mending import Mender
+from p2pkv.swarm.replica import stock_bytes_of
+from p2pkv.swarm.signing import genuine
+from p2pkv.swarm.sources import Opening, Sources
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is read of a key, and in which direction."""
+
+    key: bytes
+    order: Order = "time"
+    prefix: bytes = b""
+    reverse: bool = False
+
+    def request(self, page: PageName, after: Cursor | None, until: Cursor | None, limit: int) -> messages.FindRecords:
+        return messages.FindRecords(
+            place=place_of_page(self.key, page),
+            by_name=self.order == "name",
+            reverse=self.reverse,
+            after=after,
+            until=until,
+            prefix=self.prefix,
+            limit=limit,
+        )
+
+
+class PageSplitError(Exception):
+    """A replica says that the page is split."""
+
+
+class PageReading:
+    """One walk over one page. `after` is how far it came; `done` when nothing lies beyond."""
+
+    def __init__(self, sources: Sources, mender: Mender, query: Query, page: PageName, after: Cursor | None) -> None:
+        self.after = after
+        self.done = False
+        self._sources = sources
+        self._mender = mender
+        self._query = query
+        self._page = page
+        self._opening: Opening | None = None
+
+    async def next(self, limit: int, until: Cursor | None = None) -> list[Version]:
+        """The next versions in order, dead ones among them: about `limit`, none beyond `until`.
+
+        Raises PageSplitError; IncompleteError and UnreachableError where no quorum answers.
+        """
+        run = await self._confirmed(limit, until)
+        if run is None:
+            return await self._merged(limit, until)
+        self._advance(position(run.versions[-1], self._query.order) if run.more else None, until)
+        return list(run.versions)
+
+    def _advance(self, end: Cursor | None, until: Cursor | None) -> None:
+        self.after = end or until
+        self.done = end is None and until is None
+
+    # --- a stretch that a quorum agrees on ---
+
+    async def _confirmed(self, limit: int, until: Cursor | None) -> Run | None:
+        """A stretch that a whole read quorum has just so; None where they differ or one of them fails."""
+        if self._opening is None:
+            return None
+        others = self._opening.sources[1 : self._opening.quorum]
+        try:
+            run = await self._stretch(limit, until)
+            end = position(run.versions[-1], self._query.order) if run.more else until
+            check = msgspec.structs.replace(self._ask(until=end, limit=RECORDS_DIGEST_MAX), digest_only=True)
+            replies = await asyncio.gather(*(other.find(check) for other in others))
+        except RemoteError:
+            self._opening = None
+            return None
+        if any(reply.split for reply in replies):
+            self._tell_split()
+        digest = digest_of(run.versions)
+        return run if all(reply.digest == digest and not reply.more for reply in replies) else None
+
+    async def _stretch(self, limit: int, until: Cursor | None) -> Run:
+        """One replica's versions, in as many answers as it takes."""
+        assert self._opening is not None
+        versions: list[Version] = []
+        after = self.after
+        while True:
+            request = msgspec.structs.replace(self._ask(until=until, limit=limit - len(versions)), after=after)
+            reply = await self._opening.sources[0].find(request)
+            if reply.split:
+                self._tell_split()
+            if reply.more and (not reply.versions or reply.end == after):
+                raise RemoteError("misbehaved", "a run that goes on and brings nothing")
+            versions += reply.versions
+            if not reply.more or len(versions) >= limit:
+                return Run(versions, reply.more)
+            after = reply.end
+
+    def _ask(self, *, until: Cursor | None, limit: int) -> messages.FindRecords:
+        return self._query.request(self._page, self.after, until, limit)
+
+    def _tell_split(self) -> None:
+        assert self._opening is not None
+        self._mender.tell_split(self._query.key, self._page, self._opening.sources)
+        raise PageSplitError
+
+    # --- a run from everybody ---
+
+    async def _merged(self, limit: int, until: Cursor | None) -> list[Version]:
+        runs = await self._open(limit, until)
+        query = self._query
+        merged = merge_runs(runs, query.order, reverse=query.reverse)
+        versions = merged.agreed
+        if merged.disputed:
+            settled = await self._settle(merged, until)
+            versions = sorted([*versions, *settled], key=self._position, reverse=query.reverse)
+        self._advance(merged.end, until)
+        return without_echoes(versions, stock_bytes_of(versions))
+
+    def _position(self, version: Version) -> Cursor:
+        return position(version, self._query.order)
+
+    async def _open(self, limit: int, until: Cursor | None) -> list[Run]:
+        """Find the replicas and hear a quorum of them; all of them where they differ or know nothing."""
+        request = self._ask(until=until, limit=limit)
+        opening = await self._sources.open(request)
+        doubtful = _empty(opening) and (not self._page or (self.after is None and not self._query.prefix))
+        if len(opening.sources) < opening.quorum or not agreed(opening) or doubtful:
+            opening = await self._sources.open_all(request, opening)
+        require_quorum(opening, self._page)
+        if opening.split:
+            self._mender.tell_split(self._query.key, self._page, opening.unaware)
+            raise PageSplitError
+        self._opening = opening
+        return runs_of(opening)
+
+    async def _settle(self, merged: MergedRuns, until: Cursor | None) -> list[Version]:
+        """Decide the disputed records of a run by asking every source for them by name."""
+        assert self._opening is not None
+        disputed = set(merged.disputed)
+        names = sorted({name for name, _ in disputed})
+        settled: list[Version] = []
+        while names:
+            answered, settlements = await self._ask_names(names[:NAMES_ASKED_MAX])
+            names = names[answered:]
+            wanted = [s for s in settlements if s.version.identity in disputed]
+            self._mender.mend(self._query.key, self._page, self._opening.sources, wanted)
+            settled += [settlement.version for settlement in wanted]
+        order, reverse, end = self._query.order, self._query.reverse, merged.end or until
+        return [version for version in settled if within(version, order, self.after, end, reverse=reverse)]
+
+    async def _ask_names(self, names: list[bytes]) -> tuple[int, list[Settlement]]:
+        """What every source holds under the names that all of them could answer for."""
+        assert self._opening is not None
+        request = messages.FindNames(place_of_page(self._query.key, self._page), names)
+        replies: list[messages.FindNamesReply] = []
+        for source in list(self._opening.sources):
+            try:
+                replies.append(await source.find_names(request))
+            except RemoteError as error:
+                self._opening.sources.remove(source)
+                self._opening.failures.append(str(error))
+        require_quorum(self._opening, self._page)
+        if any(reply.split for reply in replies):
+            self._tell_split()
+        answered = min(reply.answered for reply in replies)
+        covered = set(names[:answered])
+        holdings = [
+            [version for version in reply.versions if version.name in covered and genuine(self._query.key, version)]
+            for reply in replies
+        ]
+        return answered, settle(holdings)
+
+
+def require_quorum(opening: Opening, page: PageName) -> None:
+    """As `Opening.require_quorum`; the error names the page, where it is one of several."""
+    try:
+        opening.require_quorum()
+    except IncompleteError as error:
+        if not page:
+            raise
+        raise IncompleteError(f"{title(page)}: {error}", error.mend) from error
+
+
+def runs_of(opening: Opening) -> list[Run]:
+    return [
+        Run(reply.versions, reply.more) for reply in opening.replies if isinstance(reply, messages.FindRecordsReply)
+    ]
+
+
+def agreed(opening: Opening) -> bool:
+    """Do all say the same?"""
+    replies = [reply for reply in opening.replies if isinstance(reply, messages.FindRecordsReply)]
+    return len({(reply.digest, reply.more, reply.split) for reply in replies}) == 1
+
+
+def _empty(opening: Opening) -> bool:
+    return all(reply.versions == [] and getattr(reply, "end", None) is None for reply in opening.replies)
