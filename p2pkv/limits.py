@@ -113,6 +113,7 @@ NODES_IN_ANSWER_MAX = 20  # 20 x about 48 bytes
 # Versions of one answer: the payload less nodes, digest, cursor and msgpack heads.
 RECORDS_ANSWER_BYTES_MAX = RPC_PAYLOAD_BYTES_MAX - NODES_IN_ANSWER_MAX * 48 - 160
 RECORDS_STORE_BYTES_MAX = RPC_PAYLOAD_BYTES_MAX - KEY_BYTES_MAX - 160  # versions of one store request
+RESULT_BYTES = 24  # of the answer to one version stored: code and the usual detail
 RECORDS_ANSWER_MAX = 1000  # versions of one answer
 RECORDS_DIGEST_MAX = 5000  # versions that one digest request makes a replica read
 SILENT_REPLICAS_RETRIES_MAX = 3  # of a read of a page where none of its replicas answers, but others do
@@ -170,7 +171,8 @@ LOG_BYTES_MAX = 8 * MIB  # of one file; then it is rotated
 LOG_FILES_MAX = 4
 
 # --- Consensus ---
-BALLOT_MAX = 1 << 62  # an acceptor takes no higher one: a stranger cannot exhaust the numbers
+BALLOT_MAX = 1 << 62  # an acceptor takes no higher one
+BALLOT_STEP_MAX = 1 << 32  # beyond the last promise: exhausting the numbers takes a stranger 2^30 requests a record
 CONSENSUS_ROUNDS_MAX = 24  # ballots that one put tries before it says that others got ahead
 CONSENSUS_BACKOFF_S = 0.02  # doubled a few times, drawn at random
 

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 import msgspec
 
 from p2pkv.core.records import Flag, Version, rank
+from p2pkv.limits import BALLOT_STEP_MAX
 
 Ballot = tuple[int, bytes]
 """A number that only grows, and the NodeID of the proposer to tell equal numbers apart."""
@@ -43,16 +44,19 @@ class AcceptorState(msgspec.Struct, array_like=True, frozen=True):
         return _decoder.decode(state) if state else cls()
 
     def promise(self, ballot: Ballot) -> AcceptorState | None:
-        """The state after a promise; None where a higher ballot was promised already."""
-        if ballot <= self.promised:
+        """The state after a promise; None where a higher ballot was promised already, or this one leaps too far."""
+        if ballot <= self.promised or self._leaps(ballot):
             return None
         return msgspec.structs.replace(self, promised=ballot)
 
     def accept(self, ballot: Ballot, version: Version) -> AcceptorState | None:
-        """The state after accepting; None where a higher ballot was promised."""
-        if ballot < self.promised:
+        """The state after accepting; None where a higher ballot was promised, or this one leaps too far."""
+        if ballot < self.promised or self._leaps(ballot):
             return None
         return AcceptorState(ballot, ballot, version)
+
+    def _leaps(self, ballot: Ballot) -> bool:
+        return ballot[0] > self.promised[0] + BALLOT_STEP_MAX
 
 
 _encoder = msgspec.msgpack.Encoder()

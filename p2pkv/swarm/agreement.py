@@ -60,7 +60,7 @@ class Acceptor:
                 await self._save(place, request.name, after)
         return messages.Promise(
             granted=after is not None,
-            ballot=max(state.promised, request.ballot),
+            ballot=request.ballot if after is not None else state.promised,
             accepted_ballot=state.accepted_ballot,
             accepted=state.accepted,
         )
@@ -71,6 +71,8 @@ class Acceptor:
         check_shape(version)
         if version.flags & Flag.STOCK or not genuine(request.key, version):
             raise RemoteError("damaged", "its signature does not hold")
+        if not self._replica.trusts(version):
+            raise RemoteError("refused", "its clock runs too far ahead")
         async with self._lock(place, version.name):
             state = await self._state(place, version.name)
             after = state.accept(request.ballot, version)

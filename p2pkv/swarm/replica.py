@@ -21,6 +21,7 @@ from p2pkv.limits import (
     RECORDS_ANSWER_BYTES_MAX,
     RECORDS_ANSWER_MAX,
     RECORDS_DIGEST_MAX,
+    RESULT_BYTES,
     STOCK_VALUE_BYTES_MAX,
     VERSION_BYTES_MAX,
 )
@@ -88,7 +89,7 @@ class Replica:
         kept = await self.store_versions(request.key, [request.versions[i] for i in mine], [places[i] for i in mine])
         for index, result in zip(mine, kept, strict=True):
             results[index] = result
-        return messages.StoreRecordsReply(results, self._nearer(request, places))
+        return messages.StoreRecordsReply(_fitting(results), self._nearer(request, places))
 
     def _nearer(self, request: messages.StoreRecords, places: list[Place]) -> list[wire.NodeTuple]:
         """Who is nearest where the sender has another opinion of it; of a request for several pages it has none."""
@@ -240,14 +241,18 @@ class Replica:
         refusal = self._refusal(key, version, held, signed_here=signed_here)
         return StoreResult(messages.REFUSED, refusal) if refusal else None
 
+    def trusts(self, version: Version) -> bool:
+        """Is its clock one that replicas will take?"""
+        return self.clock.trusts(version.clock, self._env.now_s())
+
     def _refusal(self, key: bytes, version: Version, held: list[Version], *, signed_here: bool) -> str:
         """Why a version of a good shape cannot be kept; empty where it can."""
-        if not self.clock.trusts(version.clock, self._env.now_s()):
+        if not self.trusts(version):
             return "its clock runs too far ahead"
         if not signed_here and not genuine(key, version):
             return "its signature does not hold"
         self.clock.observe(version.clock, self._env.now_s())
-        return self._owned_by_another(version, held)
+        return self._owned_by_another(version, held) or _crowded(version, held)
 
     def _owned_by_another(self, version: Version, held: list[Version]) -> str:
         for standing in held:
@@ -266,8 +271,27 @@ class Replica:
         return [_result(outcome) for outcome in outcomes]
 
 
+def _crowded(version: Version, held: list[Version]) -> str:
+    """All that lies under one name must fit one answer, or it could not be read by its name any more."""
+    others = [standing for standing in held if standing.identity != version.identity]
+    if others and sum(map(encoded_bytes, [version, *others])) > RECORDS_ANSWER_BYTES_MAX:
+        return "too many owners have a record of this name"
+    return ""
+
+
 def _result(outcome: WriteOutcome) -> StoreResult:
     return StoreResult(_CODES[outcome.result], current=outcome.current)
+
+
+def _fitting(results: list[StoreResult]) -> list[StoreResult]:
+    """Results that fit one answer: of the versions that stand in the way, as many as there is room for."""
+    room_bytes = RECORDS_ANSWER_BYTES_MAX - len(results) * RESULT_BYTES
+    fitting: list[StoreResult] = []
+    for result in results:
+        if result.current is not None:
+            room_bytes -= encoded_bytes(result.current)
+        fitting.append(result if room_bytes >= 0 else msgspec.structs.replace(result, current=None))
+    return fitting
 
 
 def _places(request: messages.StoreRecords) -> list[Place]:

@@ -40,7 +40,8 @@ class Tally:
     @property
     def overtaken(self) -> bool:
         """Did it fail because a newer version stands that a later put may replace?"""
-        return not self.reached and self.newer is not None and not self.newer.flags & Flag.ONCE
+        once = self.newer is not None and self.newer.flags & Flag.ONCE
+        return not self.reached and self.stale > 0 and not once
 
     @property
     def newest_clock(self) -> int:
