@@ -12,7 +12,7 @@ from typing import Protocol
 from p2pkv.core.bulk.connection import LOST_CODE, Batch, Connection
 from p2pkv.core.bulk.events import Cancelled, Closed, Failed, Replied, Requested
 from p2pkv.errors import RemoteError, SilentError
-from p2pkv.limits import BULK_BATCHES_PER_TURN_MAX
+from p2pkv.limits import BULK_BATCHES_PER_TURN_MAX, BULK_TIMER_S
 from p2pkv.swarm.environment import Address
 
 
@@ -63,8 +63,8 @@ class Link:
         reply = self._replies[stream] = self._loop.create_future()
         self.wake()
         try:
-            data: bytes = await reply
-            return data
+            answer: bytes = await reply
+            return answer
         finally:
             del self._replies[stream]
             if not reply.done() or reply.cancelled():
@@ -124,8 +124,9 @@ class Link:
             self._timer.cancel()
             self._timer = None
         if wanted_s is not None:
-            self._timer_s = wanted_s
-            self._timer = self._loop.call_at(wanted_s, self._on_timer)
+            # Loops round timers: one that is due at once, or comes a little early, would be set again at once.
+            self._timer_s = max(wanted_s, self._loop.time() + BULK_TIMER_S)
+            self._timer = self._loop.call_at(self._timer_s, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None

@@ -10,6 +10,7 @@ from p2pkv.limits import BULK_TIMER_S
 
 _BUCKET_TIMERS = 4
 _BUCKET_PACKETS = 10
+_WAIT_S = BULK_TIMER_S / 16  # the shortest: a wait that rounds to nothing would come again for ever
 
 
 class Pacer:
@@ -32,13 +33,13 @@ class Pacer:
         self._rate, self._size = rate, max(rate * _BUCKET_TIMERS * BULK_TIMER_S, _BUCKET_PACKETS * packet_bytes)
         self._bytes = min(self._bytes + (now - self._since_s) * rate, self._size)
         self._since_s = now
-        return int(self._bytes)
+        return int(self._bytes + 0.5)  # half a byte is rounding
 
     def sent(self, size_bytes: int) -> None:
         self._bytes -= size_bytes
 
     def ready_s(self, size_bytes: int) -> float:
-        """When so many bytes may leave, or as many as the bucket holds."""
+        """When so many bytes may leave, or as many as the bucket holds: always later than the last `allowance`."""
         if not self._rate:
             return self._since_s
-        return self._since_s + max(min(size_bytes, self._size) - self._bytes, 0) / self._rate
+        return self._since_s + max((min(size_bytes, self._size) - self._bytes) / self._rate, _WAIT_S)
