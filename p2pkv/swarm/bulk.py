@@ -17,7 +17,8 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from p2pkv.core.bulk import messages, packets
-from p2pkv.core.bulk.connection import Batch, Connection, Options
+from p2pkv.core.bulk.batch import Batch, Options
+from p2pkv.core.bulk.connection import Connection
 from p2pkv.core.bulk.credit import Budget
 from p2pkv.core.bulk.events import Accept, Reject, Requested
 from p2pkv.core.bulk.handshake import SECRET_BYTES, Doorman

@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from p2pkv.core.bulk.connection import LOST_CODE, Batch, Connection
+from p2pkv.core.bulk.batch import Batch
+from p2pkv.core.bulk.connection import LOST_CODE, Connection
 from p2pkv.core.bulk.events import Cancelled, Closed, Failed, Replied, Requested
 from p2pkv.errors import RemoteError, SilentError
 from p2pkv.limits import BULK_BATCHES_PER_TURN_MAX, BULK_TIMER_S

@@ -6,27 +6,22 @@ one of the parts: `streams` says whose bytes come next, `recovery` what is in fl
 controller how much may be, the pacer when, `mtu` how large packets are, `receipts` what to acknowledge. This module
 carries facts between them and owns no rule but the order: acknowledgements first (never held back), then control,
 then data.
-
-Packets leave in batches: consecutive packets of one size (the last may be shorter) that the kernel can send in one
-call. Payload is never copied here: a batch is a list of buffers, a header and a view by turns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from p2pkv.core.bulk import packets
-from p2pkv.core.bulk.congestion import AckSample, Congestion
+from p2pkv.core.bulk.batch import Batch, Options, bytes_of, single
+from p2pkv.core.bulk.congestion import AckSample
 from p2pkv.core.bulk.credit import Budget
 from p2pkv.core.bulk.events import Admit, Closed, Event
-from p2pkv.core.bulk.model import PathModel
 from p2pkv.core.bulk.mtu import PathMtu
 from p2pkv.core.bulk.pacing import Pacer
 from p2pkv.core.bulk.packets import Buffer, Data
 from p2pkv.core.bulk.receipts import Receipts
-from p2pkv.core.bulk.recovery import Burst, Outcome, Part, Recovery, runs_of
+from p2pkv.core.bulk.recovery import Burst, Outcome, Part, Recovery
 from p2pkv.core.bulk.streams import Stream, Streams
 from p2pkv.errors import RemoteError
 from p2pkv.limits import (
@@ -46,30 +41,6 @@ from p2pkv.limits import (
 LOST_CODE: Final = "lost"  # how requests fail where the peer has forgotten the connection; try a new one
 _SOON_PACKETS: Final = 8  # fewer are not worth a batch while more is in flight
 _MTU_HINT_TIMEOUTS: Final = 2  # probe time-outs after which large packets are suspected
-
-
-@dataclass(slots=True)
-class Batch:
-    """Packets to send at once. `buffers` holds two for each packet: its header and its payload (which may be empty)."""
-
-    buffers: list[Buffer]
-    packet_bytes: int
-    size_bytes: int
-    probe: bool = False  # must not be fragmented
-
-    def packets(self) -> list[bytes]:
-        """One by one, copied."""
-        buffers = self.buffers
-        return [b"".join(buffers[at : at + 2]) for at in range(0, len(buffers), 2)]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the driver knows of the socket and the machine."""
-
-    packet_bytes_max: int = BULK_PACKET_BYTES
-    buffer_bytes: int = 212_992  # of our socket, for the peer to know
-    congestion: Callable[[int], Congestion] = PathModel
 
 
 class Connection:
@@ -222,7 +193,7 @@ class Connection:
     def _on_part_acked(self, burst: Burst, mask: int) -> None:
         load = burst.load
         if isinstance(load, Stream):
-            for start, end in _bytes_of(burst, mask):
+            for start, end in bytes_of(burst, mask):
                 self.streams.on_acked(load, start, end)
         elif burst.probe:
             before = self.mtu.packet_bytes
@@ -234,7 +205,7 @@ class Connection:
         burst, mask = part
         load = burst.load
         if isinstance(load, Stream):
-            for start, end in _bytes_of(burst, mask):
+            for start, end in bytes_of(burst, mask):
                 self.streams.on_lost(load, start, end)
         elif burst.probe:
             self.mtu.missing(burst.size_bytes, now)
@@ -335,13 +306,13 @@ class Connection:
         """What may leave now: at most BULK_BATCHES_PER_TURN_MAX batches of data. Call until it is empty."""
         batches: list[Batch] = []
         if self._goodbye is not None:
-            batches.append(_single(self._goodbye))
+            batches.append(single(self._goodbye))
             self._goodbye = None
         if self.closed is not None:
             return batches
         if self._opening_due:
             self._opening_due = False
-            batches.append(_single(self._opening))
+            batches.append(single(self._opening))
         self._send_ack(batches, now)
         self._send_control(batches, now)
         self._send_data(batches, now)
@@ -353,7 +324,7 @@ class Connection:
             return
         number, delay_s, ranges = self._receipts.take(now)
         fields = packets.Ack(number, delay_s, credit.told(), self.options.buffer_bytes, ranges)
-        batches.append(_single(packets.ack(self.theirs, fields)))
+        batches.append(single(packets.ack(self.theirs, fields)))
 
     def _send_control(self, batches: list[Batch], now: float) -> None:
         recovery, streams = self.recovery, self.streams
@@ -425,14 +396,3 @@ class Connection:
         recovery.sent(burst, now)
         self._pacer.sent(size)
         return Batch(buffers, packet, size)
-
-
-def _single(packet: bytes) -> Batch:
-    return Batch([packet, b""], len(packet), len(packet))
-
-
-def _bytes_of(burst: Burst, mask: int) -> list[tuple[int, int]]:
-    """Which bytes of the message the packets of a mask carried, as half-open ranges."""
-    payload = burst.payload_bytes
-    end = burst.offset + burst.size_bytes - burst.count * packets.DATA_HEAD_BYTES
-    return [(burst.offset + low * payload, min(burst.offset + high * payload, end)) for low, high in runs_of(mask)]

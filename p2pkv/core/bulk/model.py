@@ -7,8 +7,9 @@ controller paces at the rate, probes now and then for more (a round at 5/4 of th
 probe made, and cruises.
 
 Random loss is no reason to slow down, and loss by congestion is. What tells them apart is the queue: a queue that
-overflows is full, so packets around the loss took longer than the path's delay. A round is congested when it lost
-more than a small part and its round-trip times were raised. Then rate and window are held down to what was
+overflows is full, so packets around the loss took longer than the path's delay. What is lost in rounds without a
+queue is the path's own loss; a round is congested when its round-trip times were raised and it lost more than that,
+by a small part and by what chance may add. Then rate and window are held down to what was
 delivered, at least to BETA of what they were, until the next probe; and where a probe made it, the ceiling of what
 may be in flight sinks to that. The ceiling rises again slowly, faster with every round that finds no fault. So it
 makes room for a flow that goes by losses (a model without this takes all of a short queue), and keeps the line at 5
@@ -41,7 +42,9 @@ CRUISE_ROUNDS = 6
 WINDOW_GAIN = 2.0
 BETA = 0.7
 CEILING_GROWTH = 1.05  # of each round of a probe that found no fault
-LOSS_PART = 0.02  # of a round's bytes
+LOSS_PART = 0.02  # of a round's bytes, beyond the path's own loss
+OWN_LOSS_MAX = 0.2  # of the path; what is lost beyond it is congestion
+OWN_LOSS_MEMORY = 7 / 8  # of earlier rounds, at each round
 RATE_ROUNDS = 10
 RATE_S = 0.15
 DELAY_WINDOW_S = 10.0
@@ -83,6 +86,27 @@ class MaxRate:
             samples.popleft()
 
 
+class OwnLoss:
+    """The part of packets that the path loses without a queue."""
+
+    def __init__(self) -> None:
+        self._lost = 0.0
+        self._sent = 1.0
+
+    @property
+    def part(self) -> float:
+        return min(self._lost / self._sent, OWN_LOSS_MAX)
+
+    def learn(self, lost: int, sent: int) -> None:
+        self._lost = self._lost * OWN_LOSS_MEMORY + lost
+        self._sent = self._sent * OWN_LOSS_MEMORY + sent
+
+    def exceeded(self, lost: int, sent: int, packet_bytes: int) -> bool:
+        """Whether a round lost more than that: by LOSS_PART, and by two standard deviations of chance."""
+        chance = 2 * (self.part * sent * packet_bytes) ** 0.5
+        return lost > (self.part + LOSS_PART) * sent + chance
+
+
 class PathModel:
     """Rate times delay, and a bit."""
 
@@ -106,9 +130,11 @@ class PathModel:
         self._held_window = 0
         self._round_lost = 0
         self._round_acked = 0
-        self._round_queued = False
+        self._round_rtts_s = 0.0  # their sum
+        self._round_rtt_count = 0
         self._round_rate = 0.0
         self._round_flight = 0
+        self._own_loss = OwnLoss()
         self._buffer = 0
 
     @property
@@ -145,8 +171,8 @@ class PathModel:
         if not self.delay_s or rtt <= self.delay_s * 1.01 or (expired and self.phase is Phase.DELAY):
             self.delay_s = rtt if expired else min(rtt, self.delay_s or rtt)
             self._delay_seen_s = sample.now
-        if rtt > self.delay_s * (1 + QUEUE_PART) + QUEUE_S:
-            self._round_queued = True
+        self._round_rtts_s += rtt
+        self._round_rtt_count += 1
 
     def _learn_rate(self, sample: AckSample) -> None:
         self._round_lost += sample.lost_bytes
@@ -162,12 +188,24 @@ class PathModel:
         self._rate.age(self._round, sample.now)
         if self.phase is Phase.STARTUP:
             self._check_full(sample)
-        if self._round_queued and self._round_lost > LOSS_PART * (self._round_lost + self._round_acked):
+        lost, sent = self._round_lost, self._round_lost + self._round_acked
+        if self._queued:
+            congested = self._own_loss.exceeded(lost, sent, self._packet)
+        else:
+            congested = False
+            self._own_loss.learn(lost, sent)
+        if congested:
             self._back_off(sample.now)
         elif self.phase is Phase.UP and self._ceiling < _NO_CEILING:
             self._ceiling = int(max(self._ceiling * CEILING_GROWTH, self._ceiling + 2 * self._packet))
         self._round_lost = self._round_acked = self._round_flight = 0
-        self._round_queued, self._round_rate = False, 0.0
+        self._round_rtts_s, self._round_rtt_count, self._round_rate = 0.0, 0, 0.0
+
+    @property
+    def _queued(self) -> bool:
+        """Whether the round's round-trip times were raised."""
+        least_s = self.delay_s * (1 + QUEUE_PART) + QUEUE_S
+        return self._round_rtts_s > least_s * max(self._round_rtt_count, 1)
 
     def _check_full(self, sample: AckSample) -> None:
         if sample.app_limited:
