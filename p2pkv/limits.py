@@ -91,6 +91,7 @@ PROBES_AT_ONCE_MAX = 8
 
 # --- Socket ---
 SOCKET_BUFFER_BYTES = 8 * MIB  # asked for; the system may give less
+SENDS_WAITING_BYTES_MAX = 4 * MIB  # until a socket is writable; what comes beyond is lost
 SOCKET_BUFFER_BYTES_SMALL = MIB  # below this `doctor` and the log complain
 
 # --- Files ---

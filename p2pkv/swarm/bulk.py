@@ -4,8 +4,8 @@
 Theory of operation. One connection serves all transfers with an address; it is opened by the first and ends when it
 idles. Packets that arrive in one turn of the event loop are all taken in before the connections they belong to may
 send, so acks are few and batches full. A connection sends a bounded number of batches a turn, then the loop goes
-on: RPC on the same socket waits a millisecond at most. Where the wire offers `send_batch` (Linux, see udp_linux) a
-batch is one system call, else its packets are sent one by one.
+on: RPC on the same socket waits a millisecond at most. The wire sends a batch in one
+system call where it can (see udp_linux), else its packets one by one.
 
 Owns tasks, timers and futures. Never decides what is sent.
 """
@@ -17,7 +17,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from p2pkv.core.bulk import messages, packets
-from p2pkv.core.bulk.batch import Batch, Options
+from p2pkv.core.bulk.batch import Options
 from p2pkv.core.bulk.connection import Connection
 from p2pkv.core.bulk.credit import Budget
 from p2pkv.core.bulk.events import Accept, Reject, Requested
@@ -69,7 +69,8 @@ class BulkService:
         self._on_offer = on_offer
         self._on_received = on_received
         self._on_request = on_request
-        self._options = options or Options()
+        self._options = options or Options(wire.packet_bytes_max, wire.buffer_bytes or Options.buffer_bytes)
+        wire.on_writable = self._on_writable
         self._loop = asyncio.get_running_loop()
         self._doorman = Doorman(env.random_bytes(SECRET_BYTES))
         self._budget = Budget()
@@ -178,7 +179,7 @@ class BulkService:
             opening=opening,
             options=self._options,
         )
-        link = Link(connection, address, self._send, self._on_requested, self._on_link_closed)
+        link = Link(connection, address, self._wire, self._on_requested, self._on_link_closed)
         self._links[ours] = self._link_to[address] = link
         self.counters["connections"] += 1
         link.wake()
@@ -285,12 +286,9 @@ class BulkService:
         self.counters["received"] += 1
         return answer
 
-    # --- what goes out ---
-
-    def _send(self, batch: Batch, address: Address) -> bool:
-        for packet in batch.packets():
-            self._wire.sendto(packet, address)
-        return True
+    def _on_writable(self) -> None:
+        for link in self._links.values():
+            link.wake()
 
     # --- the end ---
 

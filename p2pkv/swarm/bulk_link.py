@@ -20,17 +20,34 @@ from p2pkv.swarm.environment import Address
 class Wire(Protocol):
     """What packets leave by."""
 
+    on_writable: Callable[[], None]  # called when it takes more after it was full
+
     def sendto(self, data: bytes, addr: Address) -> None:
         """Send one datagram; what cannot be sent is lost, as on the network."""
+        ...
+
+    def send_batch(self, batch: Batch, addr: Address) -> bool:
+        """Send packets; False where the system finds them too large for the way."""
+        ...
+
+    @property
+    def full(self) -> bool:
+        """Whether bulk transfer should wait."""
+        ...
+
+    @property
+    def packet_bytes_max(self) -> int:
+        """The largest packet to try."""
+        ...
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Of the receive buffer; 0 where it is not known."""
         ...
 
 
 class ConnectionLostError(RemoteError):
     """The peer has forgotten the connection (it began anew): the request may be made on another one."""
-
-
-SendBatch = Callable[[Batch, Address], bool]
-"""False where the socket takes no more for now."""
 
 
 class Link:
@@ -40,14 +57,14 @@ class Link:
         self,
         connection: Connection,
         address: Address,
-        send: SendBatch,
+        wire: Wire,
         on_requested: Callable[[Link, Requested], None],
         on_closed: Callable[[Link], None],
     ) -> None:
         self.connection = connection
         self.address = address
         self.handlers: dict[int, asyncio.Task[None]] = {}  # by the peer's stream
-        self._send = send
+        self._wire = wire
         self._on_requested = on_requested
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
@@ -82,9 +99,10 @@ class Link:
     def pump(self) -> None:
         """Send what may leave, tell what has happened, and set the timer."""
         self._soon = None
-        batches = self.connection.packets_to_send(self._loop.time())
+        batches = self.connection.packets_to_send(self._loop.time()) if not self._wire.full else []
         for batch in batches:
-            self._send(batch, self.address)
+            if not self._wire.send_batch(batch, self.address):
+                self.connection.too_large(batch.packet_bytes, self._loop.time())
         self._tell()
         if len(batches) >= BULK_BATCHES_PER_TURN_MAX:
             self.wake()

@@ -72,9 +72,7 @@ class PeerServer(Server):  # type: ignore[misc]
 
     def _create_protocol(self) -> PeerProtocol:
         node, storage, env = self.node, self.storage, self.env
-        return PeerProtocol(
-            node, storage, self.ksize, env, self.identity, ephemeral=self.ephemeral, bulk=self.bulk
-        )
+        return PeerProtocol(node, storage, self.ksize, env, self.identity, ephemeral=self.ephemeral, bulk=self.bulk)
 
     async def listen(self, port: int, interface: str = "0.0.0.0") -> None:  # noqa: S104 - the library's default
         """The library's way: one address, joining by what `bootstrap` is given."""

@@ -17,9 +17,10 @@ from p2pkv.simulation.loop import VirtualLoop
 from p2pkv.simulation.network import Network, Weather
 from p2pkv.swarm.bulk import BulkService
 from p2pkv.swarm.environment import Address, Environment
+from p2pkv.swarm.udp import Endpoint
 
 
-class Peer(asyncio.DatagramProtocol):
+class Peer:
     """A socket, a service and what it keeps."""
 
     def __init__(self) -> None:
@@ -27,15 +28,15 @@ class Peer(asyncio.DatagramProtocol):
         self.refused: set[bytes] = set()
         self.gate = asyncio.Event()
         self.gate.set()
-        self.transport: Any = None
+        self.endpoint = Endpoint(self.datagram_received)
         self.service: Any = None
         self.address: Address = ("", 0)
 
     async def open(self, env: Environment, address: Address) -> None:
-        self.transport = await env.open_socket(self, address)
-        self.address = self.transport.get_extra_info("sockname")
+        await self.endpoint.open(env, [address])
+        self.address = self.endpoint.bound[0]
         self.service = BulkService(
-            self.transport, env, on_offer=self.offer, on_received=self.receive, on_request=self.request
+            self.endpoint, env, on_offer=self.offer, on_received=self.receive, on_request=self.request
         )
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
@@ -56,7 +57,7 @@ class Peer(asyncio.DatagramProtocol):
 
     async def close(self) -> None:
         await self.service.close()
-        self.transport.close()
+        await self.endpoint.close()
 
 
 Story = Callable[[Peer, Peer, Network], Awaitable[None]]
@@ -158,7 +159,7 @@ def test_a_peer_that_is_not_there_or_vanishes_is_silent() -> None:
 def test_a_peer_that_begins_anew_is_found_again() -> None:
     async def story(one: Peer, other: Peer, network: Network) -> None:
         await one.service.push(other.address, b"before", chunk(1), deadline_s=10)
-        other.transport.close()
+        await other.endpoint.close()
         again = Peer()
         await again.open(network.environment("again"), other.address)
         began_s = asyncio.get_running_loop().time()

@@ -103,7 +103,7 @@ class OwnLoss:
 
     def exceeded(self, lost: int, sent: int, packet_bytes: int) -> bool:
         """Whether a round lost more than that: by LOSS_PART, and by two standard deviations of chance."""
-        chance = 2 * (self.part * sent * packet_bytes) ** 0.5
+        chance: float = 2 * (self.part * sent * packet_bytes) ** 0.5
         return lost > (self.part + LOSS_PART) * sent + chance
 
 
