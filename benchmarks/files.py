@@ -35,7 +35,9 @@ def hash_of(path: Path) -> str:
 
 def own_cost() -> dict[str, float]:
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    return {"cpu_s": usage.ru_utime + usage.ru_stime, "peak_mb": usage.ru_maxrss / 1024}
+    lines = Path("/proc/self/status").read_text().splitlines()  # getrusage's peak is that of the parent at the fork
+    peak_kb = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return {"cpu_s": usage.ru_utime + usage.ru_stime, "peak_mb": peak_kb / 1024}
 
 
 # --- p2pkv ---

@@ -26,6 +26,7 @@ from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.environment import Address, Environment
 from p2pkv.swarm.holdings import Holdings, PageBound
 from p2pkv.swarm.identity import Identity
+from p2pkv.swarm.memory import keep_freed_memory
 from p2pkv.swarm.moving import Mover
 from p2pkv.swarm.neighbourhood import Neighbourhood
 from p2pkv.swarm.page_writing import PageWriter
@@ -72,6 +73,8 @@ class SwarmNode:
         advertise: Address | None = None,
     ) -> None:
         """Open the sockets, answer, and begin to join. Raises P2pkvError where a port cannot be had."""
+        if not self.env.simulated:
+            keep_freed_memory()
         await self.server.listen_on(list(listen))
         self._wire()
         advertising = Advertising(self.server.protocol)

@@ -40,6 +40,7 @@ from p2pkv.limits import (
 
 LOST_CODE: Final = "lost"  # how requests fail where the peer has forgotten the connection; try a new one
 _SOON_PACKETS: Final = 8  # fewer are not worth a batch while more is in flight
+_PACKETS_BUFFERED: Final = 16  # at least, in the peer's socket buffer
 _MTU_HINT_TIMEOUTS: Final = 2  # probe time-outs after which large packets are suspected
 
 
@@ -208,7 +209,7 @@ class Connection:
             for start, end in bytes_of(burst, mask):
                 self.streams.on_lost(load, start, end)
         elif burst.probe:
-            self.mtu.missing(burst.size_bytes, now)
+            self.mtu.missing(burst.size_bytes)
         elif isinstance(load, packets.Reset):
             self.streams.resets.append((load.stream, load.code, load.detail, load.cost))
 
@@ -292,7 +293,7 @@ class Connection:
         if not self.streams.pending and not self.streams.resets:
             self._ping_due = True
         if self.recovery.timeouts >= _MTU_HINT_TIMEOUTS and self.mtu.packet_bytes > BULK_PACKET_BYTES:
-            self.mtu.black_hole(now)
+            self.mtu.black_hole()
             self.congestion.resize(self.mtu.packet_bytes)
 
     def too_large(self, size_bytes: int, now: float) -> None:
@@ -332,7 +333,8 @@ class Connection:
             stream, code, detail, cost = streams.resets.popleft()
             reset = packets.Reset(recovery.span, recovery.next_number, stream, cost, code, detail)
             self._send_one(batches, packets.reset(self.theirs, reset), reset, now)
-        size = self.mtu.probe(now) if recovery.rtt.latest_s and streams.pending else None
+        most = self._peer_buffer // _PACKETS_BUFFERED
+        size = self.mtu.probe(now, most) if recovery.rtt.latest_s and streams.pending else None
         if size is not None:
             ping = packets.ping(recovery.span, self.theirs, recovery.next_number, size)
             self._send_one(batches, ping, None, now, probe=True)

@@ -185,8 +185,7 @@ class Recovery:
         self.delivered_bytes += outcome.acked_bytes
         self._delivered_s, self._began_s = now, newest.sent_s
         if newest.first <= self._largest < newest.first + newest.count:
-            outcome.rtt_s = max(now - newest.sent_s - delay_s, 1e-6)
-            self.rtt.observe(outcome.rtt_s)
+            outcome.rtt_s = self.rtt.observe(now - newest.sent_s, delay_s)
         interval = max(now - newest.delivered_s, newest.sent_s - newest.began_s)
         if interval >= self.rtt.least_s:  # a shorter one is an artefact of acks that came bunched
             outcome.rate = (self.delivered_bytes - newest.delivered_bytes) / interval

@@ -12,18 +12,23 @@ class RoundTrip:
 
     def __init__(self) -> None:
         self.latest_s = 0.0  # 0: no sample yet
-        self.least_s = 1e-6  # of all samples
+        self.least_s = 1e-6  # of all samples, the peer's delay not taken out
         self.smoothed_s = BULK_RTT_INITIAL_S
         self.variation_s = BULK_RTT_INITIAL_S / 2
 
-    def observe(self, sample_s: float) -> None:
+    def observe(self, sample_s: float, delay_s: float = 0.0) -> float:
+        """Take in a sample; what of it is the path's. The peer's word of its own delay is believed within reason."""
+        sample_s = max(sample_s, 1e-6)
         self.least_s = min(sample_s, self.least_s) if self.latest_s else sample_s
+        if sample_s - delay_s >= self.least_s:
+            sample_s -= delay_s
         if not self.latest_s:
             self.smoothed_s, self.variation_s = sample_s, sample_s / 2
         else:
             self.variation_s += 0.25 * (abs(sample_s - self.smoothed_s) - self.variation_s)
             self.smoothed_s += 0.125 * (sample_s - self.smoothed_s)
-        self.latest_s = max(sample_s, 1e-9)
+        self.latest_s = sample_s
+        return sample_s
 
     @property
     def loss_delay_s(self) -> float:
