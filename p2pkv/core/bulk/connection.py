@@ -40,7 +40,7 @@ from p2pkv.limits import (
 
 LOST_CODE: Final = "lost"  # how requests fail where the peer has forgotten the connection; try a new one
 _SOON_PACKETS: Final = 8  # fewer are not worth a batch while more is in flight
-_PACKETS_BUFFERED: Final = 16  # at least, in the peer's socket buffer
+_PACKETS_BUFFERED: Final = 12  # at least, in the peer's socket buffer
 _MTU_HINT_TIMEOUTS: Final = 2  # probe time-outs after which large packets are suspected
 
 

@@ -24,6 +24,12 @@ class Cubic:
         self._recovering_s = -1.0
         self._rtt_s = 0.0
 
+    def settle(self, window_bytes: int, now: float, rtt_s: float) -> None:
+        """Go on from a window that fits the path, without slow start."""
+        self.window_bytes = max(window_bytes, BULK_WINDOW_PACKETS_MIN * self._packet)
+        self._threshold, self._rtt_s, self._since_s, self._rise_s = self.window_bytes, rtt_s, now, 0.0
+        self._before = self._reno = self.window_bytes / self._packet
+
     def resize(self, packet_bytes: int) -> None:
         self._packet = packet_bytes
         self.window_bytes = max(self.window_bytes, BULK_WINDOW_PACKETS_MIN * packet_bytes)
@@ -32,14 +38,15 @@ class Cubic:
         if sample.rtt_s is not None:
             self._rtt_s = sample.rtt_s if not self._rtt_s else self._rtt_s + 0.125 * (sample.rtt_s - self._rtt_s)
         if sample.lost_bytes and sample.largest_lost_sent_s > self._recovering_s:
-            self._reduce(sample.now)
+            self.reduce(sample.now)
         elif sample.acked_bytes and sample.now > self._recovering_s and not sample.app_limited:
             self._grow(sample)
         self.window_bytes = min(max(self.window_bytes, BULK_WINDOW_PACKETS_MIN * self._packet), BULK_FLIGHT_BYTES_MAX)
         gain = 2.0 if self.window_bytes < self._threshold else 1.25
         self.pacing_rate = gain * self.window_bytes / self._rtt_s if self._rtt_s else 0.0
 
-    def _reduce(self, now: float) -> None:
+    def reduce(self, now: float) -> None:
+        """There was congestion."""
         window = self.window_bytes / self._packet
         self._before = window if window >= self._before else window * (1 + BETA) / 2
         self.window_bytes = int(self.window_bytes * BETA)

@@ -15,15 +15,21 @@ may be in flight sinks to that. The ceiling rises again slowly, faster with ever
 makes room for a flow that goes by losses (a model without this takes all of a short queue), and keeps the line at 5
 % random loss.
 
+Flows that go by losses alone fill whatever queue there is, and a model that avoids the queue gets nothing beside them.
+They are noticed by congestion while we cruise, or by a queue that stands after we have drained our own part. Then for
+some seconds the window is CUBIC's, which shares with its like; after that the model tries anew.
+
 Owns window and pacing rate. Never sends, never reads a clock.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from enum import Enum, auto
 
 from p2pkv.core.bulk.congestion import AckSample
+from p2pkv.core.bulk.cubic import Cubic
 from p2pkv.limits import (
     BULK_BATCH_BYTES_MAX,
     BULK_FLIGHT_BYTES_MAX,
@@ -39,9 +45,12 @@ FULL_ROUNDS = 3
 PROBE_GAIN = 1.25
 DOWN_GAIN = 0.75
 CRUISE_ROUNDS = 6
+CRUISE_S = 2.0  # where the last probe found congestion: time for others to grow (draft, section 5.3.3.3)
+UP_ROUNDS = 3
+UP_ROUNDS_BELOW = 8  # while the ceiling holds us down
 WINDOW_GAIN = 2.0
 BETA = 0.7
-CEILING_GROWTH = 1.05  # of each round of a probe that found no fault
+CEILING_GROWTH = 0.05  # in a round of a probe that found no fault; doubled in each further one
 LOSS_PART = 0.02  # of a round's bytes, beyond the path's own loss
 OWN_LOSS_MAX = 0.2  # of the path; what is lost beyond it is congestion
 OWN_LOSS_MEMORY = 7 / 8  # of earlier rounds, at each round
@@ -51,6 +60,9 @@ DELAY_WINDOW_S = 10.0
 DELAY_PROBE_S = 0.2
 QUEUE_PART = 0.1  # a round-trip time raised by this part of the delay, and QUEUE_S, says that there is a queue
 QUEUE_S = 0.0005
+RIVAL_S = 10.0
+RIVAL_QUEUE_PART = 0.5  # a queue that stands: round-trip times raised by this part of the delay, and RIVAL_QUEUE_S
+RIVAL_QUEUE_S = 0.003
 _NO_CEILING = 1 << 60
 
 
@@ -60,6 +72,7 @@ class Phase(Enum):
     DOWN = auto()
     CRUISE = auto()
     UP = auto()
+    RIVAL = auto()  # beside flows that go by losses
     DELAY = auto()  # little in flight for a while, to see the path's delay
 
 
@@ -101,10 +114,10 @@ class OwnLoss:
         self._lost = self._lost * OWN_LOSS_MEMORY + lost
         self._sent = self._sent * OWN_LOSS_MEMORY + sent
 
-    def exceeded(self, lost: int, sent: int, packet_bytes: int) -> bool:
-        """Whether a round lost more than that: by LOSS_PART, and by two standard deviations of chance."""
-        chance: float = 2 * (self.part * sent * packet_bytes) ** 0.5
-        return lost > (self.part + LOSS_PART) * sent + chance
+    def exceeded(self, lost: int, sent: int, packet_bytes: int, part: float) -> bool:
+        """Whether a round lost more than that: by a part, and by three standard deviations of chance."""
+        chance: float = 3 * (self.part * sent * packet_bytes) ** 0.5
+        return lost > (self.part + part) * sent + chance
 
 
 class PathModel:
@@ -117,6 +130,7 @@ class PathModel:
         self.pacing_rate = 0.0
         self.delay_s = 0.0  # least round-trip time; 0: unknown
         self._rate = MaxRate()
+        self._rtt_s = 0.0  # the latest
         self._delay_seen_s = 0.0  # when `delay_s` was last measured or confirmed
         self._delay_until_s = 0.0
         self._round = 0
@@ -125,6 +139,7 @@ class PathModel:
         self._phase_s = 0.0
         self._full_rate = 0.0
         self._full_rounds = 0
+        self._growth = CEILING_GROWTH
         self._ceiling = _NO_CEILING  # bytes in flight that made no congestion
         self._held_rate = 0.0  # 0: the rate is not held down
         self._held_window = 0
@@ -135,6 +150,9 @@ class PathModel:
         self._round_rate = 0.0
         self._round_flight = 0
         self._own_loss = OwnLoss()
+        self._cubic = Cubic(packet_bytes)
+        self._rivals_left_s = -RIVAL_S
+        self._drained = False  # before we began to cruise
         self._buffer = 0
 
     @property
@@ -144,6 +162,7 @@ class PathModel:
 
     def resize(self, packet_bytes: int) -> None:
         self._packet = packet_bytes
+        self._cubic.resize(packet_bytes)
         self.window_bytes = max(self.window_bytes, BULK_WINDOW_PACKETS_MIN * packet_bytes)
 
     def on_timeout(self, now: float) -> None:
@@ -158,6 +177,8 @@ class PathModel:
         self._learn_rate(sample)
         if sample.round_began_bytes >= self._round_ends_bytes and sample.acked_bytes:
             self._end_round(sample)
+        if self.phase is Phase.RIVAL:
+            self._cubic.on_ack(replace(sample, lost_bytes=0))  # which losses count is decided here
         self._step(sample)
         self._decide(sample)
 
@@ -171,6 +192,7 @@ class PathModel:
         if not self.delay_s or rtt <= self.delay_s * 1.01 or (expired and self.phase is Phase.DELAY):
             self.delay_s = rtt if expired else min(rtt, self.delay_s or rtt)
             self._delay_seen_s = sample.now
+        self._rtt_s = rtt
         self._round_rtts_s += rtt
         self._round_rtt_count += 1
 
@@ -188,18 +210,49 @@ class PathModel:
         self._rate.age(self._round, sample.now)
         if self.phase is Phase.STARTUP:
             self._check_full(sample)
-        lost, sent = self._round_lost, self._round_lost + self._round_acked
-        if self._queued:
-            congested = self._own_loss.exceeded(lost, sent, self._packet)
-        else:
-            congested = False
-            self._own_loss.learn(lost, sent)
-        if congested:
-            self._back_off(sample.now)
+        cruised = self._round - self._phase_round if self.phase is Phase.CRUISE else 0
+        if self._congested():
+            if self.phase is Phase.RIVAL or cruised >= 2:
+                self._give_way(sample)
+            else:
+                self._back_off(sample.now)
+        elif cruised == 2 and self._drained and self._queue_stands:
+            self._begin_rivalry(sample)
         elif self.phase is Phase.UP and self._ceiling < _NO_CEILING:
-            self._ceiling = int(max(self._ceiling * CEILING_GROWTH, self._ceiling + 2 * self._packet))
+            self._ceiling += int(max(self._ceiling * self._growth, 2 * self._packet))
+            self._growth *= 2
         self._round_lost = self._round_acked = self._round_flight = 0
         self._round_rtts_s, self._round_rtt_count, self._round_rate = 0.0, 0, 0.0
+
+    def _congested(self) -> bool:
+        """Whether the round that ends lost to a queue that overflowed."""
+        lost, sent = self._round_lost, self._round_lost + self._round_acked
+        queued = self._queued
+        if not queued or 2 * lost < self._own_loss.part * sent:  # with a queue only what speaks for less is believed
+            self._own_loss.learn(lost, sent)
+        part = 0.0 if self.phase is Phase.RIVAL else LOSS_PART
+        return queued and self._own_loss.exceeded(lost, sent, self._packet, part)
+
+    @property
+    def _queue_stands(self) -> bool:
+        """Whether others keep a queue while we keep none."""
+        least_s = self.delay_s * (1 + RIVAL_QUEUE_PART) + RIVAL_QUEUE_S + 4 * self._packet / max(self.rate, 1)
+        return self._round_rtts_s > least_s * max(self._round_rtt_count, 1)
+
+    def _begin_rivalry(self, sample: AckSample) -> None:
+        rtt_s = self._round_rtts_s / max(self._round_rtt_count, 1)
+        window = max(self._round_rate * rtt_s, self._round_acked)
+        if sample.now - self._rivals_left_s < RIVAL_S:  # they are still there: go on where we were
+            window = max(window, BETA * self._cubic.window_bytes)
+        self._cubic.settle(int(window), sample.now, rtt_s)
+        self._held_rate, self._held_window, self._ceiling = 0.0, 0, _NO_CEILING
+        self._enter(Phase.RIVAL, sample.now)
+
+    def _give_way(self, sample: AckSample) -> None:
+        """Congestion that is not of our probing."""
+        if self.phase is not Phase.RIVAL:
+            self._begin_rivalry(sample)
+        self._cubic.reduce(sample.now)
 
     @property
     def _queued(self) -> bool:
@@ -232,19 +285,26 @@ class PathModel:
     def _enter(self, phase: Phase, now: float) -> None:
         self.phase, self._phase_round, self._phase_s = phase, self._round, now
         if phase is Phase.UP:
-            self._held_rate, self._held_window = 0.0, 0
+            self._held_rate, self._held_window, self._growth = 0.0, 0, CEILING_GROWTH
 
     def _step(self, sample: AckSample) -> None:
         now, rounds = sample.now, self._round - self._phase_round
         product = self.rate * self.delay_s
         if self.phase in _DRAIN_ROUNDS:
-            if sample.in_flight_bytes <= product or rounds > _DRAIN_ROUNDS[self.phase]:
+            self._drained = sample.in_flight_bytes <= product
+            if self._drained or rounds > _DRAIN_ROUNDS[self.phase]:
                 self._enter(Phase.CRUISE, now)
+        elif self.phase is Phase.RIVAL:
+            self._delay_seen_s = max(self._delay_seen_s, now - DELAY_WINDOW_S)  # not to be measured beside others
+            if now - self._phase_s > RIVAL_S:
+                self._rivals_left_s = now
+                self._enter(Phase.DRAIN, now)
         elif self.phase is Phase.CRUISE and rounds >= CRUISE_ROUNDS:
-            self._enter(Phase.UP, now)
+            if self._ceiling == _NO_CEILING or now - self._phase_s > CRUISE_S:
+                self._enter(Phase.UP, now)
         elif self.phase is Phase.UP and now - self._phase_s > self.delay_s and rounds >= 1:
             full = sample.in_flight_bytes >= PROBE_GAIN * product
-            if full or rounds >= 3:
+            if full or rounds >= (UP_ROUNDS if self._ceiling > PROBE_GAIN * product else UP_ROUNDS_BELOW):
                 self._enter(Phase.DOWN, now)
         self._step_delay(sample)
 
@@ -271,12 +331,14 @@ class PathModel:
         if self.phase is Phase.STARTUP:
             grown = self.window_bytes + sample.acked_bytes
             self.window_bytes = int(min(grown, max(STARTUP_GAIN * product, 0) + self._slack(rate) + 32 * self._packet))
+        elif self.phase is Phase.RIVAL:
+            self.window_bytes, self.pacing_rate = self._cubic.window_bytes, self._cubic.pacing_rate
         elif self.phase is Phase.DELAY:
             self.window_bytes = int(0.5 * product)
         else:
             target = WINDOW_GAIN * product + self._slack(rate)
             self.window_bytes = int(min(target, self._ceiling, self._held_window or _NO_CEILING))
-        limit = int(product) + max(self._buffer // 2, 2 * least)
+        limit = int(rate * max(self.delay_s, self._rtt_s)) + max(self._buffer // 2, 2 * least)
         self.window_bytes = max(min(self.window_bytes, limit, BULK_FLIGHT_BYTES_MAX), least)
 
     def _slack(self, rate: float) -> float:

@@ -63,6 +63,8 @@ class End:
         self.requests: list[Requested] = []
         self.events: list[Event] = []
         self.closed: str | None = None
+        self.timer_s: float | None = None
+        self.rings_s: float | None = None
         self.gone = False  # neither sends nor receives
         self.answer: Callable[[Requested], bytes | None] = lambda event: b"%d" % len(event.data)
 
@@ -183,8 +185,16 @@ class World:
         end_s = self.now + seconds
         self.run(lambda: self.now >= end_s, seconds + 60, horizon_s=end_s)
 
+    def _rings_s(self, end: End) -> float | None:
+        """When an end's timer rings: up to a millisecond late, as the timers of event loops do."""
+        due_s = end.connection.next_timer()
+        if due_s != end.timer_s:
+            end.timer_s = due_s
+            end.rings_s = None if due_s is None else due_s + 0.001 * self.rng.random()
+        return end.rings_s
+
     def _step(self, horizon_s: float | None) -> None:
-        timers = [end.connection.next_timer() for end in self.ends]
+        timers = [self._rings_s(end) for end in self.ends]
         times = [time for time in timers if time is not None]
         if self._arrivals:
             times.append(self._arrivals[0].at_s)
