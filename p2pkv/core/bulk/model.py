@@ -44,7 +44,9 @@ FULL_GROWTH = 1.25  # less growth than this in FULL_ROUNDS rounds: the pipe is f
 FULL_ROUNDS = 3
 PROBE_GAIN = 1.25
 DOWN_GAIN = 0.75
+CRUISE_GAIN = 0.9  # after a round with a queue: the greatest rate of late is more than the path bears
 CRUISE_ROUNDS = 6
+CRUISE_ROUNDS_CLEAR = 4  # after which a queue is not ours any more
 CRUISE_S = 2.0  # where the last probe found congestion: time for others to grow (draft, section 5.3.3.3)
 UP_ROUNDS = 3
 UP_ROUNDS_BELOW = 8  # while the ceiling holds us down
@@ -61,6 +63,8 @@ DELAY_PROBE_S = 0.2
 QUEUE_PART = 0.1  # a round-trip time raised by this part of the delay, and QUEUE_S, says that there is a queue
 QUEUE_S = 0.0005
 RIVAL_S = 10.0
+RIVAL_LOSS_MAX = 0.003  # a path that loses more by itself leaves flows that go by losses next to nothing
+RIVAL_ROUNDS_CLEAR = 8  # in a row without a queue: they are gone, or never were
 RIVAL_QUEUE_PART = 0.5  # a queue that stands: round-trip times raised by this part of the delay, and RIVAL_QUEUE_S
 RIVAL_QUEUE_S = 0.003
 _NO_CEILING = 1 << 60
@@ -152,6 +156,8 @@ class PathModel:
         self._own_loss = OwnLoss()
         self._cubic = Cubic(packet_bytes)
         self._rivals_left_s = -RIVAL_S
+        self._clear_rounds = 0  # in a row without a queue
+        self._was_queued = False  # in the round before
         self._drained = False  # before we began to cruise
         self._buffer = 0
 
@@ -212,11 +218,11 @@ class PathModel:
             self._check_full(sample)
         cruised = self._round - self._phase_round if self.phase is Phase.CRUISE else 0
         if self._congested():
-            if self.phase is Phase.RIVAL or cruised >= 2:
+            if self.phase is Phase.RIVAL or (cruised >= 2 and self._rivals_possible):
                 self._give_way(sample)
             else:
                 self._back_off(sample.now)
-        elif cruised == 2 and self._drained and self._queue_stands:
+        elif cruised == CRUISE_ROUNDS_CLEAR and self._drained and self._rivals_possible and self._queue_stands:
             self._begin_rivalry(sample)
         elif self.phase is Phase.UP and self._ceiling < _NO_CEILING:
             self._ceiling += int(max(self._ceiling * self._growth, 2 * self._packet))
@@ -227,11 +233,16 @@ class PathModel:
     def _congested(self) -> bool:
         """Whether the round that ends lost to a queue that overflowed."""
         lost, sent = self._round_lost, self._round_lost + self._round_acked
-        queued = self._queued
+        queued = self._was_queued = self._queued
+        self._clear_rounds = 0 if queued else self._clear_rounds + 1
         if not queued or 2 * lost < self._own_loss.part * sent:  # with a queue only what speaks for less is believed
             self._own_loss.learn(lost, sent)
         part = 0.0 if self.phase is Phase.RIVAL else LOSS_PART
         return queued and self._own_loss.exceeded(lost, sent, self._packet, part)
+
+    @property
+    def _rivals_possible(self) -> bool:
+        return self._own_loss.part < RIVAL_LOSS_MAX
 
     @property
     def _queue_stands(self) -> bool:
@@ -246,6 +257,7 @@ class PathModel:
             window = max(window, BETA * self._cubic.window_bytes)
         self._cubic.settle(int(window), sample.now, rtt_s)
         self._held_rate, self._held_window, self._ceiling = 0.0, 0, _NO_CEILING
+        self._clear_rounds = 0
         self._enter(Phase.RIVAL, sample.now)
 
     def _give_way(self, sample: AckSample) -> None:
@@ -296,7 +308,8 @@ class PathModel:
                 self._enter(Phase.CRUISE, now)
         elif self.phase is Phase.RIVAL:
             self._delay_seen_s = max(self._delay_seen_s, now - DELAY_WINDOW_S)  # not to be measured beside others
-            if now - self._phase_s > RIVAL_S:
+            gone = self._clear_rounds >= RIVAL_ROUNDS_CLEAR or not self._rivals_possible
+            if gone or now - self._phase_s > RIVAL_S:
                 self._rivals_left_s = now
                 self._enter(Phase.DRAIN, now)
         elif self.phase is Phase.CRUISE and rounds >= CRUISE_ROUNDS:
@@ -322,7 +335,7 @@ class PathModel:
         rate = self.rate
         if not rate or not self.delay_s:
             return
-        gain = _GAINS.get(self.phase, 1.0)
+        gain = _GAINS.get(self.phase, CRUISE_GAIN if self._was_queued else 1.0)
         if self._held_rate:
             rate = min(rate, self._held_rate)
         self.pacing_rate = max(gain * rate, self._packet / max(self.delay_s, BULK_TIMER_S))
