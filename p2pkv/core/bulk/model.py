@@ -62,9 +62,8 @@ DELAY_WINDOW_S = 10.0
 DELAY_PROBE_S = 0.2
 QUEUE_PART = 0.1  # a round-trip time raised by this part of the delay, and QUEUE_S, says that there is a queue
 QUEUE_S = 0.0005
-RIVAL_S = 10.0
+RIVAL_S = 20.0
 RIVAL_LOSS_MAX = 0.003  # a path that loses more by itself leaves flows that go by losses next to nothing
-RIVAL_ROUNDS_CLEAR = 8  # in a row without a queue: they are gone, or never were
 RIVAL_QUEUE_PART = 0.5  # a queue that stands: round-trip times raised by this part of the delay, and RIVAL_QUEUE_S
 RIVAL_QUEUE_S = 0.003
 _NO_CEILING = 1 << 60
@@ -156,7 +155,6 @@ class PathModel:
         self._own_loss = OwnLoss()
         self._cubic = Cubic(packet_bytes)
         self._rivals_left_s = -RIVAL_S
-        self._clear_rounds = 0  # in a row without a queue
         self._was_queued = False  # in the round before
         self._drained = False  # before we began to cruise
         self._buffer = 0
@@ -234,7 +232,6 @@ class PathModel:
         """Whether the round that ends lost to a queue that overflowed."""
         lost, sent = self._round_lost, self._round_lost + self._round_acked
         queued = self._was_queued = self._queued
-        self._clear_rounds = 0 if queued else self._clear_rounds + 1
         if not queued or 2 * lost < self._own_loss.part * sent:  # with a queue only what speaks for less is believed
             self._own_loss.learn(lost, sent)
         part = 0.0 if self.phase is Phase.RIVAL else LOSS_PART
@@ -252,12 +249,11 @@ class PathModel:
 
     def _begin_rivalry(self, sample: AckSample) -> None:
         rtt_s = self._round_rtts_s / max(self._round_rtt_count, 1)
-        window = max(self._round_rate * rtt_s, self._round_acked)
+        window = BETA * max(self._round_rate * rtt_s, self._round_acked)  # room for them, until we know their part
         if sample.now - self._rivals_left_s < RIVAL_S:  # they are still there: go on where we were
             window = max(window, BETA * self._cubic.window_bytes)
         self._cubic.settle(int(window), sample.now, rtt_s)
         self._held_rate, self._held_window, self._ceiling = 0.0, 0, _NO_CEILING
-        self._clear_rounds = 0
         self._enter(Phase.RIVAL, sample.now)
 
     def _give_way(self, sample: AckSample) -> None:
@@ -308,8 +304,7 @@ class PathModel:
                 self._enter(Phase.CRUISE, now)
         elif self.phase is Phase.RIVAL:
             self._delay_seen_s = max(self._delay_seen_s, now - DELAY_WINDOW_S)  # not to be measured beside others
-            gone = self._clear_rounds >= RIVAL_ROUNDS_CLEAR or not self._rivals_possible
-            if gone or now - self._phase_s > RIVAL_S:
+            if now - self._phase_s > RIVAL_S or not self._rivals_possible:
                 self._rivals_left_s = now
                 self._enter(Phase.DRAIN, now)
         elif self.phase is Phase.CRUISE and rounds >= CRUISE_ROUNDS:

@@ -172,6 +172,7 @@ def test_garbage_never_breaks_a_connection(seed: int) -> None:
         ])  # fmt: skip
         connection.receive(head + rng.randbytes(rng.randrange(30)), now)
         connection.receive(head, now)
+        connection.receive(head[: rng.randrange(packets.PREFIX_BYTES, len(head))], now)
         now += rng.random() * 0.1
         timer_s = connection.next_timer()
         if timer_s is not None and timer_s <= now:
