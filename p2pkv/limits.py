@@ -91,6 +91,7 @@ PROBES_AT_ONCE_MAX = 8
 
 # --- Socket ---
 SOCKET_BUFFER_BYTES = 8 * MIB  # asked for; the system may give less
+SENDS_WAITING_BYTES_MAX = 4 * MIB  # until a socket is writable; what comes beyond is lost
 SOCKET_BUFFER_BYTES_SMALL = MIB  # below this `doctor` and the log complain
 
 # --- Files ---
@@ -216,14 +217,14 @@ ENTRIES_READ_AHEAD_MAX = 64  # of each of those folders
 BULK_PACKET_BYTES = 1200  # fits every path: IPv6 minimum MTU 1,280 - IPv6 40 - UDP 8 - 32 to spare for tunnels
 # Sizes that path-MTU discovery tries, in order: Ethernet over IPv4 (1,500 - 28), jumbo frames (9,000 - 28), and for
 # loopback 3 packets to a batch of 65,000 bytes.
-BULK_PACKET_BYTES_LADDER = (1472, 8972, 21_600)
+BULK_PACKET_BYTES_LADDER = (1472, 8972, 64_000)
 BULK_MTU_PROBES_MAX = 3  # of one size that were lost, before the search stops there
-BULK_MTU_PROBE_INTERVAL_S = 1.0  # between probes of one size
 BULK_MTU_RAISE_S = 600.0  # after which the search begins again (RFC 8899, section 5.1.1)
 BULK_BATCH_PACKETS_MAX = 50  # of one UDP_SEGMENT send; the kernel takes 64 or 128
 BULK_BATCH_BYTES_MAX = 65_000  # of one UDP_SEGMENT send: 65,535 - IP 40 - UDP 8, and to spare
 BULK_BATCHES_PER_TURN_MAX = 16  # sent before the event loop gets its turn: about 1 MB, 1 ms
 BULK_READS_PER_TURN_MAX = 16  # batches read at one readable event: about 1 MB, 1 ms
+FREE_MEMORY_KEPT_BYTES = 32 * MIB  # of each of the C library's heaps: the chunks that are under way at once
 BULK_TOPIC_BYTES_MAX = KIB  # what a push or pull says of itself, beside its data
 BULK_ANSWER_BYTES_MAX = KIB  # the receiver's answer to a push
 BULK_DETAIL_BYTES_MAX = 256  # of an error
@@ -260,4 +261,5 @@ BULK_BUSY_RETRY_S = 0.05  # doubled, drawn at random, until the deadline
 BULK_BUSY_RETRY_MAX_S = 2.0
 BULK_PING_S = 1.0  # between pings while something is awaited and nothing is in flight
 BULK_FINISHED_RANGES_MAX = 1024  # of stream numbers that have ended, kept to know their late packets
+BULK_CHUNK_DEADLINE_S = 120.0  # of one chunk, with those before it on a slow line: 16 MiB at 140 KB/s
 BULK_STALL_S = 20.0  # a request that gets no further bytes for so long is given up by its receiver

@@ -36,6 +36,7 @@ TRAILER_MARK: Final = 0xC1  # the one byte that msgpack never uses
 _TAIL_BYTES: Final = 3  # length and mark
 
 PROVE: Final = 1  # flag of a request: answer with the public key and a proof
+BULK: Final = 4  # flag of both: this peer takes chunks by bulk transfer
 EPHEMERAL: Final = 2  # flag of both: this peer stores nothing, keep it out of routing tables
 
 PROOF_CONTEXT: Final = b"p2pkv proof of a node id 1\x00"

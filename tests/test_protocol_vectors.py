@@ -284,7 +284,7 @@ def test_the_document_tells_every_error() -> None:
 
 def test_the_document_tells_every_flag_and_code() -> None:
     flags = {name: value for name, value in vars(Flag).items() if name.isupper()}
-    extension = {"PROVE": wire.PROVE, "EPHEMERAL": wire.EPHEMERAL}
+    extension = {"PROVE": wire.PROVE, "EPHEMERAL": wire.EPHEMERAL, "BULK": wire.BULK}
     numbers = {name: value for name, value in vars(messages).items() if name.isupper() and isinstance(value, int)}
     results = {name: value for name, value in numbers.items() if not hasattr(wire, name)}
     assert _values_told("flag", "value") == {name: str(value) for name, value in (flags | extension).items()}

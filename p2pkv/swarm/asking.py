@@ -266,6 +266,7 @@ class Asker:
             self._check_proof(call, extension)
         contact.kind = "p2pkv"
         contact.ephemeral = bool(extension.flags & wire.EPHEMERAL)
+        contact.bulk = bool(extension.flags & wire.BULK)
         if extension.cookie_for_you and extension.cookie_for_you != contact.cookie:
             contact.cookie = extension.cookie_for_you
             contact.trailer = b""

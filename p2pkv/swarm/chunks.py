@@ -39,7 +39,7 @@ class ChunkKeeper:
     def __init__(self, store: Store, *, stores: bool, offload: Offload) -> None:
         self.store = store
         self.offload = offload
-        self._stores = stores
+        self.stores = stores
 
     async def on_has(self, sender: Sender, request: messages.HasChunks) -> messages.HasChunksReply:
         if len(request.chunk_ids) > CHUNKS_ASKED_MAX or any(len(i) != CHUNK_ID_BYTES for i in request.chunk_ids):
@@ -48,7 +48,7 @@ class ChunkKeeper:
 
     async def receive(self, chunk_id: ChunkID, data: bytes) -> None:
         """Check and keep a chunk that came from another peer; durable when it returns. Raises RemoteError."""
-        if not self._stores:
+        if not self.stores:
             raise RemoteError("refused", "this peer stores nothing")
         if await self.offload(chunk_id_of, data) != chunk_id:
             raise RemoteError("damaged", "the bytes do not match the hash")

@@ -45,6 +45,7 @@ class Contact(Node):  # type: ignore[misc]
         self.cookie = b""  # that it gave us
         self.verified = False  # it answered at its address and, if p2pkv, proved its id
         self.ephemeral = False  # it stores nothing
+        self.bulk = False  # it takes bulk transfer
         self.advertised = False  # it is reached here by its own word, wherever its datagrams come from
         # The RPC layer's own.
         self.outstanding = 0

@@ -20,15 +20,17 @@ from p2pkv.storage.interface import RangeQuery, Store
 from p2pkv.swarm.advertising import Advertising
 from p2pkv.swarm.agreement import Acceptor, Agreement
 from p2pkv.swarm.batch_writing import BatchWriter
+from p2pkv.swarm.bulk_chunks import BulkTransport
 from p2pkv.swarm.chunks import ChunkHash, ChunkKeeper, ChunkSwarm
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.environment import Address, Environment
 from p2pkv.swarm.holdings import Holdings, PageBound
 from p2pkv.swarm.identity import Identity
+from p2pkv.swarm.memory import keep_freed_memory
 from p2pkv.swarm.moving import Mover
 from p2pkv.swarm.neighbourhood import Neighbourhood
 from p2pkv.swarm.page_writing import PageWriter
-from p2pkv.swarm.pieces import PieceReceiver, PieceTransport
+from p2pkv.swarm.pieces import PieceReceiver
 from p2pkv.swarm.reading import Reader
 from p2pkv.swarm.records import RecordSwarm
 from p2pkv.swarm.repair import Repair
@@ -60,7 +62,7 @@ class SwarmNode:
         self.k = k
         self._stores = stores
         self.page_bound = page_bound or PageBound()
-        self.server = PeerServer(env, identity, ksize=k, alpha=alpha, ephemeral=not stores)
+        self.server = PeerServer(env, identity, ksize=k, alpha=alpha, ephemeral=not stores, bulk=True)
 
     async def start(
         self,
@@ -71,6 +73,8 @@ class SwarmNode:
         advertise: Address | None = None,
     ) -> None:
         """Open the sockets, answer, and begin to join. Raises P2pkvError where a port cannot be had."""
+        if not self.env.simulated:
+            keep_freed_memory()
         await self.server.listen_on(list(listen))
         self._wire()
         advertising = Advertising(self.server.protocol)
@@ -97,7 +101,8 @@ class SwarmNode:
         self.records = RecordSwarm(self.writer, reader, agreement, self.identity.public_key)
         self.mover = Mover(self.store, holdings, self.writer, self.sources, self.neighbourhood, env)
         self.mover.start()
-        self.chunks = ChunkSwarm(protocol, PieceTransport(protocol), self.lookups, keeper, self.neighbourhood)
+        self.bulk = BulkTransport(protocol, self.server.endpoint, keeper, env)
+        self.chunks = ChunkSwarm(protocol, self.bulk, self.lookups, keeper, self.neighbourhood)
         self._register(acceptor, keeper)
 
     def _register(self, acceptor: Acceptor, keeper: ChunkKeeper) -> None:
@@ -119,6 +124,7 @@ class SwarmNode:
             await self.mover.close()
             await self.batches.close()
             await self.records.reader.mender.close()
+            await self.bulk.close()
         await self.server.close()
 
     def counters(self) -> dict[str, int]:

@@ -50,8 +50,11 @@ class PeerProtocol(RpcProtocol, KademliaProtocol):  # type: ignore[misc]
         identity: Identity,
         *,
         ephemeral: bool = False,
+        bulk: bool = False,
     ) -> None:
-        RpcProtocol.__init__(self, env, identity, flags=wire.EPHEMERAL if ephemeral else 0)
+        """`bulk`: tell others that we take bulk transfer."""
+        flags = (wire.EPHEMERAL if ephemeral else 0) | (wire.BULK if bulk else 0)
+        RpcProtocol.__init__(self, env, identity, flags=flags)
         self._ephemeral = ephemeral
         self.source_node = source_node
         self.storage = storage

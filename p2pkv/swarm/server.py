@@ -53,6 +53,7 @@ class PeerServer(Server):  # type: ignore[misc]
         ksize: int = K_DEFAULT,
         alpha: int = ALPHA_DEFAULT,
         ephemeral: bool = False,
+        bulk: bool = False,
     ) -> None:
         """`storage` serves stock store and find_value until `protocol.stock_store` and `stock_find` are set."""
         super().__init__(ksize, alpha, identity.node_id, None)
@@ -61,6 +62,7 @@ class PeerServer(Server):  # type: ignore[misc]
         self.env = env
         self.identity = identity
         self.ephemeral = ephemeral
+        self.bulk = bulk
         self.loop_name = ""
         self._joining: Joining | None = None
         self._contacts_path: Path | None = None
@@ -69,7 +71,8 @@ class PeerServer(Server):  # type: ignore[misc]
     # --- life ---
 
     def _create_protocol(self) -> PeerProtocol:
-        return PeerProtocol(self.node, self.storage, self.ksize, self.env, self.identity, ephemeral=self.ephemeral)
+        node, storage, env = self.node, self.storage, self.env
+        return PeerProtocol(node, storage, self.ksize, env, self.identity, ephemeral=self.ephemeral, bulk=self.bulk)
 
     async def listen(self, port: int, interface: str = "0.0.0.0") -> None:  # noqa: S104 - the library's default
         """The library's way: one address, joining by what `bootstrap` is given."""

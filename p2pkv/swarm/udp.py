@@ -14,8 +14,10 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
+from p2pkv.core.bulk.batch import Batch
 from p2pkv.errors import P2pkvError
-from p2pkv.limits import SOCKET_BUFFER_BYTES
+from p2pkv.limits import BULK_PACKET_BYTES, BULK_PACKET_BYTES_LADDER, SOCKET_BUFFER_BYTES
+from p2pkv.swarm import udp_linux
 from p2pkv.swarm.environment import Address, Environment, open_plain_socket
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,12 @@ async def open_udp_socket(protocol: asyncio.DatagramProtocol, local: Address) ->
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         enlarge_buffers(sock)
         sock.bind((host, port))
+        if udp_linux.enable(sock):
+            log.debug("UDP batches are sent and received by one system call (UDP_SEGMENT, UDP_GRO)")
+            linux = udp_linux.LinuxTransport(sock, protocol)
+            protocol.connection_made(linux)
+            return linux
+        log.info("the system sends and receives UDP packets one by one only; large transfers cost more")
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: protocol, sock=sock)
     except BaseException:
         sock.close()
@@ -107,6 +115,7 @@ class Endpoint:
         self.unsendable = 0
         self.buffer_bytes = 0  # receive buffer of the smallest socket; 0 where there is none, as in a simulation
         self.bound: list[Address] = []
+        self.on_writable: Callable[[], None] = lambda: None  # after `full`
         self._sockets: list[tuple[asyncio.DatagramTransport, _Socket]] = []
         self._ipv4: asyncio.DatagramTransport | None = None
         self._ipv6: asyncio.DatagramTransport | None = None
@@ -132,6 +141,8 @@ class Endpoint:
             self._ipv6 = self._ipv6 or transport
         else:
             self._ipv4 = self._ipv4 or transport
+        if isinstance(transport, udp_linux.LinuxTransport):
+            transport.on_writable = self._on_writable
         sock = transport.get_extra_info("socket")
         if sock is not None:
             size = buffer_bytes_of(sock)
@@ -149,6 +160,29 @@ class Endpoint:
         except Exception:
             self.unsendable += 1
             log.debug("cannot send to %s", addr, exc_info=True)
+
+    def send_batch(self, batch: Batch, addr: Address) -> bool:
+        """Send packets of bulk transfer; False where the system finds them too large for the way."""
+        transport = self._ipv6 if ":" in addr[0] else self._ipv4
+        if isinstance(transport, udp_linux.LinuxTransport) and is_usable_host(addr[0]):
+            return transport.send_batch(batch, addr)
+        for packet in batch.packets():
+            self.sendto(packet, addr)
+        return True
+
+    def _on_writable(self) -> None:
+        self.on_writable()
+
+    @property
+    def full(self) -> bool:
+        """Whether bulk transfer should wait for `on_writable`."""
+        return any(isinstance(one, udp_linux.LinuxTransport) and one.full for one, _ in self._sockets)
+
+    @property
+    def packet_bytes_max(self) -> int:
+        """The largest bulk packet to try: where we cannot forbid fragments, what fits every path."""
+        able = self._sockets and all(isinstance(one, udp_linux.LinuxTransport) for one, _ in self._sockets)
+        return BULK_PACKET_BYTES_LADDER[-1] if able else BULK_PACKET_BYTES
 
     def fileno(self, family: int = socket.AF_INET) -> int | None:
         """The system's number of a socket, for senders that speak to the kernel themselves."""
