@@ -72,11 +72,19 @@ def _report_failure(error: BaseException, session: Session) -> int:
         return error.exit_code
     if isinstance(error, OSError) and error.strerror:
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-        session.complain("failed", where + error.strerror, "", FAILED)
+        session.complain("failed", where + error.strerror, _MENDS.get(error.errno or 0, ""), FAILED)
         return FAILED
     text = f"unexpected {type(error).__name__}: {error}".rstrip(": ")
     session.complain("failed", text, "run again with -vv for the traceback", FAILED)
     return FAILED
+
+
+_MENDS = {
+    errno.ENOSPC: "free some space, or write elsewhere",
+    errno.EDQUOT: "free some space, or write elsewhere",
+    errno.EACCES: "correct its permissions, or choose another place",
+    errno.ENOENT: "check the name",
+}
 
 
 def _usage(error: click.ClickException) -> tuple[str, str]:

@@ -23,6 +23,7 @@ from p2pkv.commands.children import start_self
 from p2pkv.commands.options import command, option, setting
 from p2pkv.commands.session import Session
 from p2pkv.errors import P2pkvError
+from p2pkv.home import Home
 
 PEERS_MAX = 200
 READY_S = 60.0
@@ -72,8 +73,17 @@ def _tell(session: Session, peers: Swarm) -> None:
     click.echo(f"{len(peers.ready)} peers serve. Try, in another terminal:")
     click.echo(f"  p2pkv --home {first} put greeting hello")
     click.echo(f"  p2pkv --home {last} get greeting")
+    if url := _dashboard(peers.ready[0]):
+        click.echo(f"Dashboard: {url}")
     click.echo("Ctrl-C ends them all.")
     sys.stdout.flush()
+
+
+def _dashboard(ready: dict[str, Any]) -> str:
+    """The first peer's, with the token that opens it to its owner; empty where HTTP is off."""
+    if ready["http"] == "off":
+        return ""
+    return f"{ready['http']}/?token={Home(ready['home']).token.read_text().strip()}"
 
 
 class Swarm:

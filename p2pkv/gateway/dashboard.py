@@ -13,7 +13,9 @@ from p2pkv.gateway.routes import Call, Route
 
 _FOLDER = Path(__file__).parent / "static"
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_FILES = frozenset({"dashboard.css", "dashboard.js", "state.js", "dom.js", "files.js", "keys.js", "icon.svg"})
+_FILES = frozenset(
+    {"dashboard.css", "dashboard.js", "state.js", "dom.js", "events.js", "files.js", "keys.js", "icon.svg"}
+)
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"

@@ -34,6 +34,8 @@ from p2pkv.limits import HTTP_LINE_BYTES_MAX, HTTP_REQUESTS_MAX, HTTP_STOP_S
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Address = tuple[str, int]
 
+CLIENT_LEFT = 499  # the client closed the connection before it had all of the answer
+
 ROUTES: tuple[Route, ...] = (
     *records.ROUTES,
     *files.ROUTES,
@@ -199,7 +201,7 @@ def _handler(serving: Serving, route: Route) -> Handler:
         if not access.is_local(request):
             _admit(serving, route, request)
         begun_s = time.monotonic()
-        status = 499  # closed by the client before there was an answer
+        status = CLIENT_LEFT
         try:
             response = await _attempt(serving, route, request)
             status = response.status
@@ -217,6 +219,8 @@ async def _attempt(serving: Serving, route: Route, request: web.Request) -> web.
     except web.HTTPException:
         raise
     except Exception as error:
+        if isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing()):
+            return web.Response(status=CLIENT_LEFT)  # with the last line in its hands, or tired of waiting
         return response_of(explained(error))
 
 

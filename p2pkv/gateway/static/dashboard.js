@@ -1,6 +1,7 @@
 // The dashboard: wires the stream of events to what is shown.
 
 import { $, element, guarded } from "./dom.js";
+import { told } from "./events.js";
 import { list } from "./files.js";
 import "./keys.js";
 import { onPeers, onSilence, onStatus, tick } from "./state.js";
@@ -8,10 +9,11 @@ import { onPeers, onSilence, onStatus, tick } from "./state.js";
 const EVENTS_SHOWN_MAX = 200;
 
 function onEvent(event) {
-  const { event: kind, type, ...rest } = JSON.parse(event.data);
-  const details = Object.entries(rest).map(([name, value]) => `${name}=${typeof value === "object" ? JSON.stringify(value) : value}`);
-  const item = element("li", {}, element("time", {}, new Date().toLocaleTimeString()), element("b", {}, kind ?? type ?? event.type), details.join(" "));
-  $("events").prepend(item);
+  const happening = JSON.parse(event.data);
+  const failed = happening.phase === "failed" || happening.reached === false;
+  const kind = element("b", failed ? { class: "bad" } : {}, happening.event);
+  $("events").prepend(element("li", {}, element("time", {}, new Date().toLocaleTimeString()), kind, told(happening)));
+  $("events-end").hidden = true;
   while ($("events").children.length > EVENTS_SHOWN_MAX) $("events").lastChild.remove();
 }
 

@@ -7,12 +7,11 @@ const contacts = new Map();
 const rows = new Map();
 const TILES = [
   ["contacts", "contacts", (s) => s.contacts],
-  ["swarm", "peers in the swarm, about", (s) => s.swarm_size_estimate],
+  ["swarm", "peers, estimated", (s) => `~${s.swarm_size_estimate.toLocaleString()}`],
   ["records", "records held", (s) => s.records.toLocaleString()],
-  ["keys", "keys", (s) => s.keys.toLocaleString()],
-  ["chunks", "chunks", (s) => s.chunks.toLocaleString()],
-  ["stored", "stored", (s) => size(s.stored_bytes)],
-  ["quota", "quota", (s) => (s.quota_bytes === null ? "none" : size(s.quota_bytes))],
+  ["keys", "keys held", (s) => s.keys.toLocaleString()],
+  ["chunks", "chunks held", (s) => s.chunks.toLocaleString()],
+  ["stored", "on disk", (s) => size(s.stored_bytes)],
   ["uptime", "running for", (s) => ago(Date.now() / 1000 - s.started)],
 ];
 
@@ -36,8 +35,11 @@ function drawStatus() {
   if (!status.node) return;
   set($("node"), status.node);
   for (const [id, , text] of TILES) set($(`tile-${id}`), text(status));
+  const quota = status.quota_bytes === null ? "no quota" : `quota ${size(status.quota_bytes)}`;
+  set($("about"), `UDP ${status.udp.join(", ")} · ${quota} · version ${status.version}`);
   const badge = $("state");
-  set(badge, status.connected ? "connected" : "alone");
+  const waiting = status.bootstrap.length ? "alone: no bootstrap peer answers" : "alone: no other peer has come yet";
+  set(badge, status.connected ? "connected" : waiting);
   badge.className = `badge ${status.connected ? "good" : "bad"}`;
 }
 
@@ -46,7 +48,7 @@ function drawCounter(name, value) {
   if (!cell) {
     cell = element("dd");
     rows.set(`counter ${name}`, cell);
-    $("counters").append(element("div", {}, element("dt", {}, name), cell));
+    $("counters").append(element("div", {}, element("dt", {}, name.replaceAll("_", " ")), cell));
   }
   set(cell, value.toLocaleString());
 }
@@ -60,22 +62,22 @@ export function onPeers({ changed, gone }) {
   for (const contact of changed) {
     contacts.set(contact.node, contact);
     if (!rows.has(contact.node)) {
-      const classes = ["mono", "", "", "number", "number", "number", "number"];
+      const classes = ["mono tight", "tight", "tight", "number", "number", "number", "number"];
       const row = element("tr", { title: contact.node }, ...classes.map((name) => element("td", { class: name })));
       rows.set(contact.node, row);
       $("contacts").append(row);
     }
     drawContact(contact);
   }
-  set($("contacts-end"), contacts.size ? "" : "No contacts yet.");
+  set($("contacts-end"), contacts.size ? "" : "No contacts yet. Another peer joins with `p2pkv start --bootstrap HOST:PORT`, where HOST:PORT is this one's UDP address.");
 }
 
 function drawContact(contact) {
   const now = Date.now() / 1000;
   const texts = [
-    `${contact.node.slice(0, 12)}…`, contact.address, contact.kind,
+    `${contact.node.slice(0, 16)}…`, contact.address, contact.kind,
     contact.rtt_ms === null ? "–" : `${contact.rtt_ms.toFixed(1)} ms`,
-    ago(now - contact.first_seen), ago(now - contact.last_seen), contact.failures,
+    ago(now - contact.first_seen), `${ago(now - contact.last_seen)} ago`, contact.failures,
   ];
   const cells = rows.get(contact.node).children;
   texts.forEach((text, index) => set(cells[index], text));
