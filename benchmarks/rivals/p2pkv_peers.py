@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from benchmarks.rivals.base import Address
+from p2pkv.commands.serve import GC_THRESHOLDS
 from p2pkv.errors import NotFoundError, P2pkvError
 from p2pkv.peer import Peer
 
@@ -22,6 +24,7 @@ class P2pkv:
         self._peers: list[Peer] = []
 
     async def start(self, count: int, bootstrap: Address | None) -> Address:
+        gc.set_threshold(*GC_THRESHOLDS)  # as `p2pkv start` does
         first = bootstrap
         for number in range(count):
             home = Path(self._homes.name) / str(number) if self._store == "disk" else None
