@@ -74,6 +74,7 @@ _add(
     remote.delete_file,
     "remove files from the swarm",
     argument("name", nargs="+", help="names; patterns are matched against the names in the swarm"),
+    argument("-r", "--recursive", action="store_true", help="folders too, with all in them"),
     takes="remote",
 )
 _add("put", remote.put, "add records under a key", argument("key"), argument("value", nargs="+"), _NAME)

@@ -20,8 +20,8 @@ async def upload(session: Session, options: Namespace) -> int:
         path = session.local(text)
         path.stat()  # a missing file is told before anything is sent
         with bar(session.err, text) as progress:
-            outcomes = await session.store.upload(path, options.as_, to=options.to, progress=progress)
-        _report(session, outcomes)
+            outcome = await session.store.upload(path, options.as_, to=options.to, progress=progress)
+        _report(session, outcome)
 
     return await session.each("upload", options.file, one)
 
@@ -33,8 +33,8 @@ async def download(session: Session, options: Namespace) -> int:
     async def one(name: str) -> None:
         target = _target(session, name, options.to, into=several)
         with bar(session.err, name) as progress:
-            outcomes = await session.store.download(name, target, progress=progress)
-        _report(session, outcomes)
+            outcome = await session.store.download(name, target, progress=progress)
+        _report(session, outcome)
 
     return await session.each("download", options.name, one)
 
@@ -49,7 +49,7 @@ async def list_files(session: Session, options: Namespace) -> int:
 
 async def delete_file(session: Session, options: Namespace) -> int:
     async def one(name: str) -> None:
-        await session.store.delete_file(name)
+        await session.store.delete_file(name, recursive=options.recursive)
 
     return await session.each("delete-file", options.name, one)
 
@@ -59,10 +59,7 @@ async def put(session: Session, options: Namespace) -> int:
     if options.name is not None and len(options.value) > 1:
         raise UsageError("--name names one record: give one value")
     for value in options.value:
-        outcome = await session.store.put(options.key, value.encode(), name=options.name)
-        if not outcome.reached:
-            session.complain(f"put: {outcome.stored} of {outcome.asked} replicas have it, {outcome.needed} are needed")
-            return 5
+        await session.store.put(options.key, value.encode(errors="surrogateescape"), name=options.name)
     return 0
 
 
@@ -82,8 +79,10 @@ async def count(session: Session, options: Namespace) -> int:
 
 
 async def delete(session: Session, options: Namespace) -> int:
-    await session.store.delete(options.key, name=options.name)
-    return 0
+    if await session.store.delete(options.key, name=options.name):
+        return 0
+    session.complain(f"delete: {options.key}: No such record")
+    return 3
 
 
 def _target(session: Session, name: str, to: str | None, *, into: bool) -> Path:
@@ -103,10 +102,10 @@ def _plain_name(name: str) -> str:
     return unquote(name.removeprefix("p2pkv:").partition("#")[0])
 
 
-def _report(session: Session, outcomes: list[TransferOutcome]) -> None:
-    for outcome in outcomes:
-        rate = outcome.size / outcome.seconds / 1e6 if outcome.seconds > 0 else 0.0
-        session.say(f"{outcome.name}  {outcome.size} bytes  {outcome.seconds:.2f} s  {rate:.1f} MB/s")
+def _report(session: Session, outcome: TransferOutcome) -> None:
+    rate = outcome.size / outcome.seconds / 1e6 if outcome.seconds > 0 else 0.0
+    files = f"{outcome.files} files  " if outcome.files != 1 or outcome.folders else ""
+    session.say(f"{outcome.name}  {files}{outcome.size} bytes  {outcome.seconds:.2f} s  {rate:.1f} MB/s")
 
 
 def _row(info: FileInfo) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,24 +22,31 @@ class Store(Protocol):
 
     async def count(self, key: str) -> int: ...
 
-    async def delete(self, key: str, *, name: str | None = None) -> object: ...
+    async def delete(self, key: str, *, name: str | None = None) -> int: ...
 
     async def upload(
         self, path: Path, name: str | None = None, *, to: str = "", progress: Progress | None = None
-    ) -> list[TransferOutcome]: ...
+    ) -> TransferOutcome: ...
 
-    async def download(self, name: str, path: Path, *, progress: Progress | None = None) -> list[TransferOutcome]: ...
+    async def download(self, name: str, path: Path, *, progress: Progress | None = None) -> TransferOutcome: ...
 
     def list_files(self, prefix: str = "") -> AsyncIterator[FileInfo]: ...
 
-    async def delete_file(self, name: str) -> object: ...
+    async def delete_file(self, name: str, *, recursive: bool = False) -> int: ...
 
 
-def open_store(home: Path | None, bootstrap: list[str]) -> AbstractAsyncContextManager[Store]:
-    """The peer that runs in `home`; with `bootstrap`, a peer of the shell's own that lives as long as the shell."""
+@asynccontextmanager
+async def open_store(home: Path | None, bootstrap: list[str]) -> AsyncIterator[Store]:
+    """The peer that runs in `home`; with `bootstrap`, a peer of the shell's own that keeps nothing for others.
+
+    Raises UnreachableError where there is no such peer.
+    """
     import p2pkv
 
-    store: AbstractAsyncContextManager[Store] = (
-        p2pkv.Peer(home=home, listen=["0.0.0.0:0"], bootstrap=bootstrap) if bootstrap else p2pkv.Client(home=home)
-    )
-    return store
+    if not bootstrap:
+        async with p2pkv.Client(home=home) as client:
+            yield client
+        return
+    async with p2pkv.Peer(listen=["0.0.0.0:0"], bootstrap=bootstrap, ephemeral=True) as peer:
+        await peer.wait_connected()
+        yield peer

@@ -94,4 +94,4 @@ def test_an_output_that_takes_nothing_is_one_line(peer: FakePeer, tmp_path: Path
     command = [sys.executable, "-m", "p2pkv", "--home", str(tmp_path / "h"), *args]
     with Path("/dev/full").open("wb") as full:
         ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert (ran.returncode, ran.stderr) == (1, "p2pkv: No space left on device\n")
+    assert (ran.returncode, ran.stderr) == (1, "p2pkv: No space left on device; free some space, or write elsewhere\n")

@@ -35,33 +35,34 @@ class FakeStore:
     async def count(self, key: str) -> int:
         return len(self.records.get(key, {}))
 
-    async def delete(self, key: str, *, name: str | None = None) -> None:
-        self.records.pop(key, None)
+    async def delete(self, key: str, *, name: str | None = None) -> int:
+        return len(self.records.pop(key, {}))
 
     async def upload(
         self, path: Path, name: str | None = None, *, to: str = "", progress: Progress | None = None
-    ) -> list[TransferOutcome]:
+    ) -> TransferOutcome:
         full = f"{to}/{name or path.name}".lstrip("/")
         content = path.read_bytes()
         await self._stand_still(full, "sending", progress)
         self.files[full] = content
-        return [TransferOutcome(full, "", len(content), "", 1, 1, 8, 0.5)]
+        return TransferOutcome(full, "", len(content), "", 1, 1, 8, 0.5)
 
-    async def download(self, name: str, path: Path, *, progress: Progress | None = None) -> list[TransferOutcome]:
+    async def download(self, name: str, path: Path, *, progress: Progress | None = None) -> TransferOutcome:
         if name not in self.files:
             raise NotFoundError(f"{name}: no such file in the swarm", "list-files shows what there is")
         await self._stand_still(name, "fetching", progress)
         path.write_bytes(self.files[name])
-        return [TransferOutcome(name, "", len(self.files[name]), "", 1, 1, 8, 0.5)]
+        return TransferOutcome(name, "", len(self.files[name]), "", 1, 1, 8, 0.5)
 
     async def list_files(self, prefix: str = "") -> AsyncIterator[FileInfo]:
         for name, content in sorted(self.files.items()):
             if name.startswith(prefix):
                 yield FileInfo(name, len(content), 0.0, 0o644, "file")
 
-    async def delete_file(self, name: str) -> None:
+    async def delete_file(self, name: str, *, recursive: bool = False) -> int:
         if self.files.pop(name, None) is None:
             raise NotFoundError(f"{name}: no such file in the swarm")
+        return 1
 
     async def _stand_still(self, name: str, phase: str, progress: Progress | None) -> None:
         if not name.endswith(SLOW_NAME):
