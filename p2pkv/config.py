@@ -32,6 +32,7 @@ class Setting:
     kind: Kind = "text"
     many: bool = False
     metavar: str = "TEXT"
+    choices: tuple[str, ...] = ()  # for completion; `parse` decides
 
     @property
     def key(self) -> str:
@@ -73,8 +74,11 @@ def _peer(text: str) -> str:
     return format_address(host, port)
 
 
+_ACKS = ("1", "quorum", "all")
+
+
 def _acks(text: str) -> str:
-    if text not in {"1", "quorum", "all"}:
+    if text not in _ACKS:
         raise InvalidError(f"not a number of acknowledgements: {text!r}", "choose 1, quorum or all")
     return text
 
@@ -94,7 +98,7 @@ _TABLE = (
     Setting("swarm-key", "key file of a closed swarm (refused: this version has none)", None, metavar="FILE"),
     Setting("quota", "bytes that the store may take", None, parse_size, metavar="SIZE"),
     Setting("log-json", "log JSON lines", False, kind="flag"),
-    Setting("acks", "replicas that must have a record: 1, quorum or all", "quorum", _acks, metavar="N"),
+    Setting("acks", "replicas that must have a record: 1, quorum or all", "quorum", _acks, metavar="N", choices=_ACKS),
     Setting("ttl", "how long records live, as 10m or 30d", None, parse_duration, metavar="TIME"),
     Setting("replicas", "replicas that each chunk must reach", None, _whole(1, K_MAX), metavar="N"),
     Setting("encrypt", "seal files before they leave; the key lies in the link", False, kind="flag"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from p2pkv.commands.completing import file_names
 from p2pkv.commands.each import for_each
 from p2pkv.commands.options import command, option, setting
 from p2pkv.commands.session import Session
@@ -13,7 +14,7 @@ from p2pkv.outcomes import Acks
 
 
 @command("delete-file", exits=(0, 1, 2, 3, 4, 5, 6), example="p2pkv delete-file summer/holiday.mp4", peer=True)
-@click.argument("names", nargs=-1, required=True, metavar="NAME ...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME ...", shell_complete=file_names)
 @option("--recursive", "-r", is_flag=True, help="folders too, with all in them")
 @setting("acks")
 def delete_file(session: Session, names: tuple[str, ...], recursive: bool, acks: Acks) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from p2pkv.commands.completing import file_names
 from p2pkv.commands.each import for_each
 from p2pkv.commands.options import Parsed, command, option
 from p2pkv.commands.progress import counted, progress_bar
@@ -33,8 +34,14 @@ def parse_range(text: str) -> Range:
 
 
 @command("download", exits=(0, 1, 2, 3, 5, 6, 130), example=_EXAMPLE, peer=True)
-@click.argument("names", nargs=-1, required=True, metavar="NAME|LINK ...")
-@option("--to", default=".", metavar="PATH", help="folder or file to write, - for standard output  [default: here]")
+@click.argument("names", nargs=-1, required=True, metavar="NAME|LINK ...", shell_complete=file_names)
+@option(
+    "--to",
+    default=".",
+    type=click.Path(),
+    metavar="PATH",
+    help="folder or file to write, - for standard output  [default: here]",
+)
 @option(
     "--range", "byte_range", type=Parsed("range", parse_range), metavar="A-B", help="only bytes A to B, both included"
 )

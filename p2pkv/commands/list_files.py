@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from p2pkv.commands.completing import file_names
 from p2pkv.commands.options import command, option
 from p2pkv.commands.session import Session
 from p2pkv.commands.text import local_time, one_line
@@ -21,7 +22,7 @@ _KINDS = {"file": stat.S_IFREG, "folder": stat.S_IFDIR, "link": stat.S_IFLNK}
 
 
 @command("list-files", exits=(0, 1, 2, 3, 5, 6), example="p2pkv ls photos/ -l", peer=True)
-@click.argument("prefix", default="")
+@click.argument("prefix", default="", shell_complete=file_names)
 @option("--long", "-l", is_flag=True, help="mode, replicas wanted, size, time and name, as ls -l does")
 @option("--human", "-H", is_flag=True, help="with -l: sizes as 1.5 KiB")
 @option("--flat", "-d", is_flag=True, help="folders by their name alone, not what is in them")

@@ -27,6 +27,8 @@ Decorator = Callable[[Function], Function]
 
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     _ParamType = click.ParamType[Any]
 else:
     _ParamType = click.ParamType  # takes no parameter before click 8.4
@@ -35,9 +37,10 @@ else:
 class Parsed(_ParamType):
     """A type read by one of our parsers. Lists in the environment are split at spaces and commas."""
 
-    def __init__(self, name: str, parse: Callable[[str], object]) -> None:
+    def __init__(self, name: str, parse: Callable[[str], object], choices: Sequence[str] = ()) -> None:
         self.name = name
         self.parse = parse
+        self.choices = choices
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
@@ -46,6 +49,13 @@ class Parsed(_ParamType):
             return self.parse(value)
         except InvalidError as error:
             self.fail(f"{error}; {error.mend}", param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        if self.name == "filename":
+            return [CompletionItem(incomplete, type="file")]
+        return [CompletionItem(choice) for choice in self.choices if choice.startswith(incomplete)]
 
     def split_envvar_value(self, rv: str) -> Sequence[str]:
         return [part for part in re.split(r"[\s,]+", rv) if part]
@@ -92,7 +102,7 @@ def setting(name: str, *short: str, **attributes: Any) -> Decorator:
         return option(*names, count=True, **common)
     if entry.many:
         common["default"] = [entry.default] if entry.default is not None else []
-    kind = Parsed(entry.metavar.lower(), entry.parse)
+    kind = Parsed(entry.metavar.lower() if entry.metavar != "FILE" else "filename", entry.parse, entry.choices)
     shown = entry.default is not None
     return option(*names, type=kind, multiple=entry.many, metavar=entry.metavar, show_default=shown, **common)
 

@@ -51,7 +51,10 @@ class LazyGroup(click.Group):
             return None
         module = TABLE[cmd_name][0]
         found = getattr(import_module(f"p2pkv.commands.{module}"), module)
-        return found if isinstance(found, click.Command) else None
+        if not isinstance(found, click.Command):
+            return None
+        found.short_help = TABLE[cmd_name][1]  # what completion says of it
+        return found
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

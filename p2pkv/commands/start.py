@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from p2pkv.commands.runner import PeerOptions
 
 _EXAMPLE = """p2pkv start --listen 0.0.0.0:8468
-p2pkv --home /tmp/second start --listen 127.0.0.1:0 --http off --bootstrap 127.0.0.1:8468"""
+p2pkv --home second start --listen [::]:0 --http off --bootstrap host:8468"""
 
 
 @command("start", exits=(0, 1, 2), example=_EXAMPLE)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from p2pkv.commands.completing import file_names
 from p2pkv.commands.options import command, option
 from p2pkv.commands.session import Session
 from p2pkv.commands.text import local_time, one_line
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @command("stat-file", exits=(0, 1, 2, 3, 5, 6), example="p2pkv stat-file summer/holiday.mp4 --chunks", peer=True)
-@click.argument("name")
+@click.argument("name", shell_complete=file_names)
 @option("--chunks", is_flag=True, help="each chunk with its replicas, too")
 def stat_file(session: Session, name: str, chunks: bool) -> None:
     """Show what the swarm knows of a file, and whether each of its chunks has all its replicas."""

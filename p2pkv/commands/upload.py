@@ -26,7 +26,7 @@ tar c project | p2pkv upload - --as backups/project.tar --encrypt"""
 
 
 @command("upload", exits=(0, 1, 2, 4, 5, 6, 130), example=_EXAMPLE, peer=True)
-@click.argument("paths", nargs=-1, required=True, metavar="PATH ...")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(), metavar="PATH ...")
 @option("--as", "name", metavar="NAME", help="full name in the swarm (with one PATH)")
 @option("--to", default="", metavar="FOLDER", help="folder of the swarm to store them in")
 @setting("replicas")

@@ -74,7 +74,7 @@ def response_of(error: P2pkvError) -> web.Response:
 
 def response_of_http(error: web.HTTPException) -> web.Response:
     """The answer to a request that the server itself refuses: no such endpoint, wrong method, body too large."""
-    similar: P2pkvError = InvalidError(error.reason)
+    similar: P2pkvError = InvalidError(error.reason, "GET /openapi.json says what is wanted")
     if error.status == 404:
         similar = NotFoundError("no such endpoint", "GET /openapi.json lists them")
     problem = msgspec.structs.replace(shapes.problem_of(similar), status=error.status)
