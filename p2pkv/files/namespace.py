@@ -115,7 +115,13 @@ class Namespace:
 
         `hear_all`: hear every replica, however few must acknowledge, so that the count is the truth.
         """
-        outcome = await self._records.put(names.folder_key(folder), draft, acks="all" if hear_all else acks)
+        key = names.folder_key(folder)
+        try:
+            outcome = await self._records.put(key, draft, acks="all" if hear_all else acks)
+        except RefusedError:
+            if not hear_all or acks == "all":
+                raise
+            outcome = await self._records.put(key, draft, acks=acks)  # one full replica is no refusal by the swarm
         outcome = msgspec.structs.replace(outcome, needed=needed(acks, outcome.asked))
         if not outcome.reached:
             raise IncompleteError(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from p2pkv import Peer
 from p2pkv.errors import NotFoundError
 from p2pkv.testing import Swarm
 
@@ -69,3 +70,15 @@ async def test_an_encrypted_file_opens_with_its_link_alone(swarm: Swarm, tmp_pat
     for peer in swarm.peers:
         store = Path(str(peer.home.folder)) / "store" if peer.home else tmp_path
         assert not any(b"secret secret" in path.read_bytes() for path in store.rglob("*") if path.is_file())
+
+
+async def test_one_full_replica_does_not_refuse_for_the_others(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(os.urandom(300_000))
+    async with Swarm(4, store="memory") as swarm:
+        bootstrap = [swarm.peers[0].address]
+        async with Peer(listen=["127.0.0.1:0"], bootstrap=bootstrap, store="memory", quota=1) as full:
+            await full.wait_connected()
+            outcome = await full.upload(tmp_path / "source", "f")
+            assert outcome.replicas >= 3
+            await swarm.peers[3].download("f", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == (tmp_path / "source").read_bytes()
