@@ -95,7 +95,7 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
         return message, ""
     mend = f"see `{context.command_path} --help`"
     if isinstance(error, click.BadParameter) and error.param is not None:
-        message += _origin(context, error.param)
+        message = message.replace("': ", f"'{_origin(context, error.param)}: ", 1)
     if isinstance(error, click.NoSuchOption) and context.parent is None and error.option_name[2:] in SETTINGS:
         return message[:1].lower() + message[1:], f"it goes behind the command, as in p2pkv get KEY {error.option_name}"
     if isinstance(error, click.NoSuchOption) and any(
@@ -108,7 +108,7 @@ def _usage(error: click.ClickException) -> tuple[str, str]:
 def _origin(context: click.Context, param: click.Parameter) -> str:
     """Where a bad value came from, unless it stands on the command line."""
     source = context.get_parameter_source(param.name or "")
-    return f" in the environment variable {param.envvar}" if source is ParameterSource.ENVIRONMENT else ""
+    return f" (environment variable {param.envvar})" if source is ParameterSource.ENVIRONMENT else ""
 
 
 def _let_go_of_output() -> None:

@@ -22,10 +22,11 @@ import click
 from p2pkv.commands.children import start_self
 from p2pkv.commands.options import command, option, setting
 from p2pkv.commands.session import Session
-from p2pkv.errors import P2pkvError
+from p2pkv.errors import InvalidError, P2pkvError
 from p2pkv.home import Home
 
 PEERS_MAX = 200
+PORT_MAX = 65_535
 READY_S = 60.0
 LEAVE_S = 30.0
 _LINE_BYTES_MAX = 65_536
@@ -40,13 +41,15 @@ _LINE_BYTES_MAX = 65_536
     metavar="DIR",
     help="folder of the homes  [default: swarm in the home]",
 )
-@option("--base-port", type=click.IntRange(1024, 65_535), metavar="PORT", help="UDP port of the first (else any)")
+@option("--base-port", type=click.IntRange(1024, PORT_MAX), metavar="PORT", help="UDP port of the first (else any)")
 @setting("k")
 def swarm(session: Session, n: int, folder: str | None, base_port: int | None, k: int) -> None:
     """Start N peers on this machine as a swarm and keep them running until Ctrl-C.
 
     Their homes are DIR/1 to DIR/N and stay there: the same command starts the same peers again.
     """
+    if base_port is not None and base_port + n - 1 > PORT_MAX:
+        raise InvalidError(f"{n} ports from {base_port} on go beyond {PORT_MAX}", "choose a lower --base-port")
     homes = Path(folder).absolute() if folder else session.home.folder / "swarm"
     peers = Swarm(homes, base_port, k)
     signal.signal(signal.SIGTERM, _interrupt)

@@ -19,7 +19,7 @@ from kademlia.utils import digest
 
 from p2pkv.errors import P2pkvError, RemoteError, SilentError, UnreachableError
 from p2pkv.ids import distance
-from p2pkv.limits import ALPHA_DEFAULT, K_DEFAULT, REFRESH_S, SOCKET_BUFFER_BYTES_SMALL
+from p2pkv.limits import ALPHA_DEFAULT, CONTACTS_FIRST_SAVED_S, K_DEFAULT, REFRESH_S, SOCKET_BUFFER_BYTES_SMALL
 from p2pkv.outcomes import ContactInfo
 from p2pkv.swarm import contacts_file
 from p2pkv.swarm.contact import Contact
@@ -103,6 +103,7 @@ class PeerServer(Server):  # type: ignore[misc]
         self._contacts_path = contacts
         if contacts is not None:
             joining.saved = contacts_file.load(contacts)
+        self.lookups.expects_others = bool(joining.addresses or joining.saved)
         loop = asyncio.get_running_loop()
         self._tasks.append(loop.create_task(joining.run()))
         if contacts is not None:
@@ -158,9 +159,10 @@ class PeerServer(Server):  # type: ignore[misc]
         raise NotImplementedError("start with an Identity and join(bootstrap, contacts=path)")
 
     async def _save_regularly(self) -> None:
+        await asyncio.sleep(CONTACTS_FIRST_SAVED_S)
         while True:
-            await asyncio.sleep(REFRESH_S)
             self._save_if_known()
+            await asyncio.sleep(REFRESH_S)
 
     def _save_if_known(self) -> None:
         """An empty table never replaces what an earlier run knew."""

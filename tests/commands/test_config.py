@@ -103,3 +103,11 @@ def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, r
         load(path)
     except InvalidError as error:
         assert error.mend
+
+
+def test_a_bad_value_names_the_variable_that_it_came_from(p2pkv: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("P2PKV_TTL", "xx")
+    ran = p2pkv("put", "k", "v")
+    assert ran.code == 2
+    assert "'--ttl' (environment variable P2PKV_TTL): not a duration: 'xx'" in ran.err
+    assert "environment" not in p2pkv("put", "k", "v", "--ttl", "yy").err
