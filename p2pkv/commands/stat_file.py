@@ -56,7 +56,7 @@ def _facts(found: FileStat) -> list[tuple[str, str]]:
 def _replicas(found: FileStat) -> str:
     """A swarm smaller than what is wanted cannot hold more than one on each peer."""
     if not found.chunks:
-        return "its bytes lie in the folder's record"
+        return "-"
     asked = min(len(chunk.replicas) for chunk in found.chunks)
     few = f" ({found.replicas_wanted} wanted, the swarm has {asked} peers)" if asked < found.replicas_wanted else ""
     return f"{_least(found)} of {min(asked, found.replicas_wanted)} at least for every chunk{few}"

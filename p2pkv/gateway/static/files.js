@@ -16,8 +16,9 @@ export async function list() {
 function row(info) {
   const name = info.kind === "file" ? element("a", { href: target(info.name), download: "" }, info.name) : info.name;
   const remove = guarded(async () => {
-    if (!confirm(`Delete ${info.name}?`)) return;
-    await ask("DELETE", target(info.name));
+    const whole = info.kind === "folder";
+    if (!confirm(whole ? `Delete ${info.name} with all that is in it?` : `Delete ${info.name}?`)) return;
+    await ask("DELETE", whole ? `${target(info.name.slice(0, -1))}?recursive=1` : target(info.name));
     await list();
   });
   return element("tr", {},
