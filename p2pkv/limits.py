@@ -264,4 +264,7 @@ BULK_BUSY_RETRY_MAX_S = 2.0
 BULK_PING_S = 1.0  # between pings while something is awaited and nothing is in flight
 BULK_FINISHED_RANGES_MAX = 1024  # of stream numbers that have ended, kept to know their late packets
 BULK_CHUNK_DEADLINE_S = 120.0  # of one chunk, with those before it on a slow line: 16 MiB at 140 KB/s
+RELAY_BYTES_MIN = 64 * KIB  # of a chunk that replicas pass on; shorter ones are sooner there when sent to each
+RELAYS_MAX = 32  # chunks that one peer passes on at once: what a single next peer lets it make it hold
+RELAY_DEADLINE_S = 30.0  # then the uploader sends it to the others itself
 BULK_STALL_S = 20.0  # a request that gets no further bytes for so long is given up by its receiver

@@ -137,12 +137,6 @@ class HasChunksReply(Message, frozen=True):
     held: list[bool]
 
 
-class ChunkHeader(Message, frozen=True):
-    """In front of a chunk that travels by bulk transfer, in both directions."""
-
-    chunk_id: bytes
-
-
 class PutPiece(Message, frozen=True):
     """A part of a chunk that travels by RPC. The receiver puts parts together by sender and chunk."""
 

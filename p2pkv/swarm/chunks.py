@@ -1,9 +1,11 @@
 """Chunks in the swarm: brings them to the k peers nearest to their hash, finds and fetches them.
 
 Theory of operation. A chunk is immutable and called by its hash, so replicas cannot disagree: one good answer is the
-answer, and any peer may give it. A put asks the k nearest who holds it already and sends it to the others; each makes
-it durable before it answers. A get asks the nearest who hold it, takes the one with the least under way, and
-moves on to the next where it fails. Bytes travel by bulk transfer and are checked against the hash on both sides.
+answer, and any peer may give it. A put asks the k nearest who holds it already and sends it to the first of the
+others, which passes it on to the next, so that it leaves the uploader once; then each is asked whether it has it
+durably, and whoever has not gets it from the uploader. A get asks the nearest who hold it, takes the one with the
+least under way, and moves on to the next where it fails. Bytes travel by bulk transfer and are checked against the
+hash on both sides.
 
 Owns chunk placement and the choice of replicas. Never looks into a chunk.
 """
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from p2pkv import messages
@@ -20,7 +22,7 @@ from p2pkv.core.drafts import ChunkPut
 from p2pkv.core.replication import needed
 from p2pkv.errors import IncompleteError, NotFoundError, RemoteError, UnreachableError
 from p2pkv.ids import CHUNK_ID_BYTES, ChunkID, chunk_id_of, place_of_chunk
-from p2pkv.limits import CHUNKS_ASKED_MAX
+from p2pkv.limits import CHUNKS_ASKED_MAX, RELAY_BYTES_MIN
 from p2pkv.outcomes import Acks, ReplicaFailure, ReplicaInfo
 from p2pkv.storage.interface import QuotaExceededError, Store, StoreFailedError
 from p2pkv.swarm.contact import Contact
@@ -48,11 +50,15 @@ class ChunkKeeper:
 
     async def receive(self, chunk_id: ChunkID, data: bytes) -> None:
         """Check and keep a chunk that came from another peer; durable when it returns. Raises RemoteError."""
+        await self.check(chunk_id, data)
+        await self.keep(chunk_id, data)
+
+    async def check(self, chunk_id: ChunkID, data: bytes) -> None:
+        """Raises RemoteError where we would not keep this for another peer."""
         if not self.stores:
             raise RemoteError("refused", "this peer stores nothing")
         if await self.offload(chunk_id_of, data) != chunk_id:
             raise RemoteError("damaged", "the bytes do not match the hash")
-        await self.keep(chunk_id, data)
 
     async def keep(self, chunk_id: ChunkID, data: bytes) -> None:
         """Raises RemoteError where the store cannot take it."""
@@ -74,8 +80,11 @@ class ChunkKeeper:
 class ChunkTransport(Protocol):
     """How the bytes of a chunk get from peer to peer. Every method raises RemoteError where the other peer fails."""
 
-    async def push(self, contact: Contact, chunk_id: ChunkID, stored: bytes) -> None:
-        """Bring a chunk to a contact; it is durable there when this returns."""
+    async def push(self, contact: Contact, chunk_id: ChunkID, stored: bytes, onward: Sequence[bytes] = ()) -> None:
+        """Bring a chunk to a contact; it is durable there when this returns.
+
+        `onward`: the NodeIDs of peers that it may pass the chunk on to. Whether it did must be asked there.
+        """
         ...
 
     async def pull(self, contact: Contact, chunk_id: ChunkID) -> bytes:
@@ -115,12 +124,29 @@ class ChunkSwarm:
             )
         holding = await self._holding(chunk_id, contacts)
         failures: list[ReplicaFailure] = []
-        jobs = [self._push(contact, chunk_id, stored, failures) for contact in contacts if not holding.get(contact.id)]
-        pushing = asyncio.gather(*jobs)
+        missing = [contact for contact in contacts if not holding.get(contact.id)]
+        pushing = asyncio.gather(self._bring(missing, chunk_id, stored, failures))
         kept = await self._keep_here(chunk_id, stored, failures, here=here)
         await pushing
         held = asked - len(failures)
-        return ChunkPut(asked, held, needed(acks, asked), sent=bool(jobs) or kept, failures=failures)
+        return ChunkPut(asked, held, needed(acks, asked), sent=bool(missing) or kept, failures=failures)
+
+    async def _bring(
+        self, contacts: list[Contact], chunk_id: ChunkID, stored: bytes, failures: list[ReplicaFailure]
+    ) -> None:
+        if len(contacts) > 1 and len(stored) >= RELAY_BYTES_MIN:
+            contacts = await self._relay(contacts, chunk_id, stored)
+        await asyncio.gather(*(self._push(contact, chunk_id, stored, failures) for contact in contacts))
+
+    async def _relay(self, contacts: list[Contact], chunk_id: ChunkID, stored: bytes) -> list[Contact]:
+        """Send a chunk to one contact, to be passed on to the others; those who do not have it then."""
+        first, *others = contacts
+        try:
+            await self._transport.push(first, chunk_id, stored, [contact.id for contact in others])
+        except RemoteError:
+            return contacts
+        holding = await self._holding(chunk_id, others)
+        return [contact for contact in others if not holding[contact.id]]
 
     async def _replicas(self, chunk_id: ChunkID, replicas: int) -> tuple[list[Contact], bool]:
         place = place_of_chunk(chunk_id)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from weakref import WeakKeyDictionary
 
 from p2pkv import messages
@@ -98,8 +98,8 @@ class PieceTransport:
         """Few chunks at once go to or come from one contact, so that their pieces do not wait in queues."""
         return self._turns.setdefault(contact, asyncio.Semaphore(PIECE_CHUNKS_PER_CONTACT_MAX))
 
-    async def push(self, contact: Contact, chunk_id: ChunkID, stored: bytes) -> None:
-        """Bring a chunk to a contact; it is durable there when this returns. Raises RemoteError."""
+    async def push(self, contact: Contact, chunk_id: ChunkID, stored: bytes, onward: Sequence[bytes] = ()) -> None:
+        """Bring a chunk to a contact; it is durable there when this returns, and not passed on. Raises RemoteError."""
         whole = False
 
         async def put(offset: int) -> None:

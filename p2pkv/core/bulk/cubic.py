@@ -12,7 +12,9 @@ C = 0.4  # packets per second cubed
 class Cubic:
     """Loss is congestion, whatever its cause; delay means nothing."""
 
-    def __init__(self, packet_bytes: int) -> None:
+    def __init__(self, packet_bytes: int, beta: float = BETA) -> None:
+        """`beta`: what congestion leaves of the window."""
+        self._beta = beta
         self._packet = packet_bytes
         self.window_bytes = BULK_WINDOW_PACKETS_INITIAL * packet_bytes
         self.pacing_rate = 0.0
@@ -48,12 +50,12 @@ class Cubic:
     def reduce(self, now: float) -> None:
         """There was congestion."""
         window = self.window_bytes / self._packet
-        self._before = window if window >= self._before else window * (1 + BETA) / 2
-        self.window_bytes = int(self.window_bytes * BETA)
+        self._before = window if window >= self._before else window * (1 + self._beta) / 2
+        self.window_bytes = int(self.window_bytes * self._beta)
         self._threshold = self.window_bytes
         self._recovering_s = self._since_s = now
-        self._reno = window * BETA
-        self._rise_s = (self._before * (1 - BETA) / C) ** (1 / 3)
+        self._reno = window * self._beta
+        self._rise_s = (self._before * (1 - self._beta) / C) ** (1 / 3)
 
     def _grow(self, sample: AckSample) -> None:
         if self.window_bytes < self._threshold:

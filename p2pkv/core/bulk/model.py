@@ -63,6 +63,7 @@ DELAY_PROBE_S = 0.2
 QUEUE_PART = 0.1  # a round-trip time raised by this part of the delay, and QUEUE_S, says that there is a queue
 QUEUE_S = 0.0005
 RIVAL_S = 20.0
+RIVAL_BETA = 0.62  # beside kernel CUBIC: its packets come in bursts, and lose more to a full queue than paced ones
 RIVAL_LOSS_MAX = 0.003  # a path that loses more by itself leaves flows that go by losses next to nothing
 RIVAL_QUEUE_PART = 0.5  # a queue that stands: round-trip times raised by this part of the delay, and RIVAL_QUEUE_S
 RIVAL_QUEUE_S = 0.003
@@ -153,7 +154,7 @@ class PathModel:
         self._round_rate = 0.0
         self._round_flight = 0
         self._own_loss = OwnLoss()
-        self._cubic = Cubic(packet_bytes)
+        self._cubic = Cubic(packet_bytes, RIVAL_BETA)
         self._rivals_left_s = -RIVAL_S
         self._was_queued = False  # in the round before
         self._drained = False  # before we began to cruise
