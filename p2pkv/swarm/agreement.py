@@ -134,6 +134,7 @@ class Agreement:
         raise IncompleteError("other writers kept getting ahead on this record", "try again")
 
     async def _round(self, key: bytes, name: bytes) -> _Round:
+        self._lookups.require_swarm()
         place = place_of_register(key, name)
         found = await self._lookups.find_nodes(place)
         contacts = [contact for contact in found.contacts if contact.kind != "stock"]

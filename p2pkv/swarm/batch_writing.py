@@ -47,11 +47,8 @@ class Site:
     place: Place
     contacts: list[Contact]
     here: bool
+    replicas: int  # that should hold it, the silent ones too: else a writer among the dead were the majority
     until_s: float
-
-    @property
-    def replicas(self) -> int:
-        return len(self.contacts) + self.here
 
 
 class Sites:
@@ -76,11 +73,13 @@ class Sites:
         return site
 
     async def _find(self, place: Place) -> Site:
+        self._lookups.require_swarm()
         found = await self._lookups.find_nodes(place)
         here = self._neighbourhood.keeps(place)
         contacts = [contact for contact in found.contacts if contact.kind != "stock"]
         contacts = contacts[: self._neighbourhood.k - here]
-        return Site(place, contacts, here, asyncio.get_running_loop().time() + PAGE_SITES_S)
+        replicas = min(self._neighbourhood.k, found.replicas + here)
+        return Site(place, contacts, here, replicas, asyncio.get_running_loop().time() + PAGE_SITES_S)
 
     def forget(self, place: Place) -> None:
         self._known.pop(place, None)

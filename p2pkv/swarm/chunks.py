@@ -149,6 +149,7 @@ class ChunkSwarm:
         return [contact for contact in others if not holding[contact.id]]
 
     async def _replicas(self, chunk_id: ChunkID, replicas: int) -> tuple[list[Contact], bool]:
+        self._lookups.require_swarm()
         place = place_of_chunk(chunk_id)
         here = self._neighbourhood.keeps(place)
         found = await self._lookups.find_nodes(place)

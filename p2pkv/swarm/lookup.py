@@ -14,9 +14,9 @@ from kademlia.node import Node
 
 from p2pkv.core.lookup import Lookup, Need, doubt_s
 from p2pkv.core.rtt import RttEstimator
-from p2pkv.errors import SilentError
+from p2pkv.errors import SilentError, UnreachableError
 from p2pkv.ids import ID_BYTES
-from p2pkv.limits import ALPHA_DEFAULT, K_DEFAULT, LOOKUPS_LINGERING_MAX
+from p2pkv.limits import ALPHA_DEFAULT, K_DEFAULT, LOOKUPS_LINGERING_MAX, LOST_S
 from p2pkv.outcomes import LookupTrace
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.environment import Environment
@@ -41,6 +41,8 @@ class LookupProtocol(Protocol):
     def router(self) -> Router: ...
     @property
     def source_node(self) -> Node: ...
+    @property
+    def former(self) -> Iterable[Contact]: ...
     def contact_for(self, node_id: bytes, address: tuple[str, int]) -> Contact: ...
     def call_find_node(self, node_to_ask: Contact, node_to_find: Node) -> Awaitable[tuple[bool, Any]]: ...
     def call_ping(self, node_to_ask: Contact) -> Awaitable[tuple[bool, Any]]: ...
@@ -101,6 +103,7 @@ class Lookups:
     ) -> None:
         self.k = k
         self.silences = Silences()
+        self.expects_others = False  # this peer joins a swarm: without a contact it is cut off, not alone
         self._protocol = protocol
         self._env = env
         self._alpha = alpha
@@ -148,6 +151,14 @@ class Lookups:
         finally:
             self._forget_if_idle(search)
         return Found(search)
+
+    def require_swarm(self) -> None:
+        """Raise UnreachableError where others are expected and none is known: a peer that is not joined yet, or cut
+        off, must not take itself for all the replicas that there are."""
+        if self.expects_others and not self._protocol.router.find_neighbors(self._protocol.source_node, 1):
+            raise UnreachableError(
+                "no peer of the swarm is known", "start with --bootstrap HOST:PORT of a running peer"
+            )
 
     async def close(self) -> None:
         """End all lookups and whatever goes on behind them."""
@@ -218,6 +229,14 @@ class Lookups:
         lookup.add(heard or [(contact.id, contact) for contact in contacts])
         if heard and len(heard) < len(contacts):
             lookup.add_silent((contact.id, contact) for contact in contacts)
+        if len(contacts) < k:
+            lookup.add_silent((contact.id, contact) for contact in self._lost_lately())
+
+    def _lost_lately(self) -> list[Contact]:
+        """Evicted contacts, which count among the replicas of a small swarm for a while: those who are cut off from
+        the majority must not take themselves for the whole swarm as soon as they have forgotten it."""
+        now_s = asyncio.get_running_loop().time()
+        return [contact for contact in self._protocol.former if now_s < contact.failed_s + LOST_S]
 
     def _probe_silent(self) -> None:
         """Ask contacts that were silent, beside whatever is under way, whether they are back."""

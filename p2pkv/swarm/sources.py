@@ -176,6 +176,7 @@ class Sources:
         deadline_s: float | None,
         majority: bool = False,
     ) -> Opening:
+        self._lookups.require_swarm()
         place = Place(request.place)
         view, _ = self._neighbourhood.view(place)
         request = msgspec.structs.replace(request, view=view)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pkv.errors import IncompleteError
+from p2pkv.errors import IncompleteError, UnreachableError
 from p2pkv.peer import Peer
 from p2pkv.testing import SimSwarm
 
@@ -83,18 +83,40 @@ def test_a_peer_comes_back_with_its_store_or_without() -> None:
         assert swarm.run(values_of(empty, "k")) == VALUES
 
 
-def test_a_cut_off_minority_neither_writes_nor_answers_short() -> None:
+@pytest.mark.parametrize("after_minutes", [0, 10])
+def test_a_cut_off_minority_neither_writes_nor_answers_short(after_minutes: int) -> None:
+    """Not even when it has forgotten the others."""
     with SimSwarm(5, seed=6) as swarm:
         swarm.run(fill(swarm.peers[0], "k"))
         swarm.partition([[0, 1], [2, 3, 4]])
+        swarm.run_for(minutes=after_minutes)
         with pytest.raises(IncompleteError):
             swarm.run(swarm.peers[0].put("k", b"minority", name="m"))
         with pytest.raises(IncompleteError):
             swarm.run(swarm.peers[1].count("k"))
+        assert swarm.run(batch_outcomes(swarm.peers[1], "k")) == {False}
         swarm.run(swarm.peers[2].put("k", b"majority", name="z"))
         swarm.heal()
         swarm.run_for(minutes=1)
         assert b"majority" in swarm.run(values_of(swarm.peers[0], "k"))
+
+
+def test_a_peer_that_is_not_joined_yet_does_not_take_itself_for_the_swarm() -> None:
+    with SimSwarm(3, seed=7) as swarm:
+        swarm.run(fill(swarm.peers[0], "k"))
+        swarm.crash(2)
+        swarm.partition([[2]])
+        alone = swarm.restart(2)
+        with pytest.raises(UnreachableError):
+            swarm.run(alone.put("k", b"x", name="n"))
+        with pytest.raises(UnreachableError):
+            swarm.run(alone.put("k", b"x", name="o", once=True))
+        with pytest.raises(UnreachableError):
+            swarm.run(alone.count("k"))
+
+
+async def batch_outcomes(peer: Peer, key: str) -> set[bool]:
+    return {outcome.reached async for outcome in peer.put_many(key, [b"x", b"y"])}
 
 
 _TRACE = """

@@ -53,6 +53,7 @@ class FakeProtocol:
         self.known = list(self.contacts)
         self.dead: set[int] = set()
         self.junk: list[Any] = []
+        self.former: list[FakeContact] = []
         self.asked: list[int] = []
         self.pinged: list[int] = []
         self.running = 0
