@@ -20,6 +20,7 @@ PublicKey = NewType("PublicKey", bytes)
 """32 bytes: an Ed25519 public key."""
 
 ID_BYTES = 20
+ID_BITS = 8 * ID_BYTES
 CHUNK_ID_BYTES = 32
 PUBLIC_KEY_BYTES = 32
 

@@ -20,13 +20,12 @@ from typing import Any
 from kademlia.node import Node
 from kademlia.routing import KBucket, RoutingTable
 
-from p2pkv.ids import ID_BYTES
+from p2pkv.ids import ID_BITS
 from p2pkv.limits import CONTACTS_PER_ADDRESS_MAX, NEIGHBOURS_CACHED_MAX, REFRESH_S, REPLACEMENTS_PER_BUCKET_MAX
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.environment import Address
 from p2pkv.swarm.udp import is_loopback
 
-ID_BITS = 8 * ID_BYTES
 EXTENSIONS = (32, 16, 8, 4, 2)  # times k, for the buckets of peers that share 0, 1, 2, 3 and 4 leading bits with us
 TOUCH_INTERVAL_S = 1.0  # a contact that answers often is moved to its bucket's tail at most this often
 
