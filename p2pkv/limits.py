@@ -75,6 +75,7 @@ CONTACTS_FIRST_SAVED_S = 10.0  # after joining: a peer that is killed finds its 
 CONTACTS_FILE_BYTES_MAX = 256 * CONTACTS_SAVED_MAX
 SETTLE_PAUSE_S = 0.2  # between the first two looks around of a peer that joins; doubled each time
 SETTLE_ROUNDS_MAX = 4  # so 5 s at most
+ELSEWHERE_ASKED = 2  # of all contacts, for each far place, beside those near it
 FAR_TARGETS_MAX = 32  # lookups of one refresh in the parts of the id space that are not ours: enough for 2**32 peers
 BOOTSTRAP_BACKOFF_MIN_S = 0.5  # between two attempts to join, doubled
 BOOTSTRAP_BACKOFF_MAX_S = 30.0

@@ -53,11 +53,16 @@ class Swarm:
         return peer
 
     async def settle(self, timeout_s: float = 20.0) -> None:
-        """Wait until every peer knows at least as many others as it keeps replicas on, or all of them."""
+        """Wait until every peer knows its way: as many others as it keeps replicas on, and nobody new looking around.
+
+        Where the swarm is no larger than the number of replicas, it is enough that all know all.
+        """
         wanted = min(self._k, len(self.peers) - 1)
         async with asyncio.timeout(timeout_s):
             while any(len(peer.node.server.contacts()) < wanted for peer in self.peers):  # noqa: ASYNC110 - no event tells it
                 await asyncio.sleep(0.02)
+            if len(self.peers) > self._k + 1:
+                await asyncio.gather(*(peer.node.server.wait_settled() for peer in self.peers[1:]))
 
     async def close(self) -> None:
         await asyncio.gather(*(peer.stop() for peer in self.peers))

@@ -1,10 +1,13 @@
 """Joining a swarm and staying in it: bootstrap, retried for ever, and the refreshing of the table.
 
 Theory of operation. While no contact is left, every known address is asked: those that the user gave (their names
-resolved anew each time), those saved at the last run, and contacts that were evicted. When somebody answers, a lookup
-of our own id fills the table. Attempts come at doubling, jittered intervals and never end. With contacts, the swarm
-is refreshed every REFRESH_S: lookups in lonely buckets and of our own id; and bootstrap and former peers that are not
-contacts are asked again, which brings the parts of a divided swarm together.
+resolved anew each time), those saved at the last run, and contacts that were evicted. Attempts come at doubling,
+jittered intervals and never end. When somebody answers, lookups of our own id and of far places fill the table, and
+are repeated until they bring nobody new: of peers that join at the same time, none can tell the others whom it does
+not know yet. A lookup asks the nearest alone, and where all of these lack the same part of the swarm it ends among
+them; so a few others are asked for far places too, who stand elsewhere and know that part. With contacts, all this is
+done again every REFRESH_S; and bootstrap and former peers that are not contacts are asked again, which brings the
+parts of a divided swarm together.
 
 Owns the one task that does this. Sends nothing itself but by the protocol and the lookups.
 """
@@ -15,12 +18,17 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 
-from p2pkv.errors import RemoteError
+from p2pkv.errors import RemoteError, SilentError
+from p2pkv.ids import ID_BITS, ID_BYTES, distance
 from p2pkv.limits import (
     BOOTSTRAP_ADDRESSES_MAX,
     BOOTSTRAP_BACKOFF_MAX_S,
     BOOTSTRAP_BACKOFF_MIN_S,
+    ELSEWHERE_ASKED,
+    FAR_TARGETS_MAX,
     REFRESH_S,
+    SETTLE_PAUSE_S,
+    SETTLE_ROUNDS_MAX,
 )
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.environment import Address, Environment
@@ -38,16 +46,19 @@ class Joining:
 
     def __init__(self, protocol: PeerProtocol, lookups: Lookups, env: Environment) -> None:
         self.connected = asyncio.Event()  # a contact was found once, and the table filled by the first lookup
+        self.settled = asyncio.Event()  # looking around again brought nobody new
         self.addresses: list[Address] = []  # given by the user; hosts may be names
         self.saved: list[Address] = []  # of the last run
         self._protocol = protocol
         self._lookups = lookups
         self._env = env
         self._arrived = asyncio.Event()  # a contact, maybe one that came to us
+        self._arrivals = 0
         protocol.on_contact_added.append(self._on_contact)
 
     def _on_contact(self, contact: Contact) -> None:
         self._arrived.set()
+        self._arrivals += 1
         if not self.addresses and not self.saved:
             self.connected.set()
 
@@ -75,9 +86,36 @@ class Joining:
             backoff_s = min(2 * backoff_s, BOOTSTRAP_BACKOFF_MAX_S)
         try:
             async with asyncio.timeout(FIRST_LOOKUP_S):
-                await self._lookups.find_nodes(self._protocol.source_node.id)
+                await self._look_around()
         except TimeoutError:
-            pass  # somebody near is slow; `_stay` looks again
+            pass  # somebody near is slow; `_settle` looks again
+
+    async def _look_around(self) -> None:
+        """Look up our own id, then places all over the id space."""
+        await self._lookups.find_nodes(self._protocol.source_node.id)
+        targets = self._far_targets()
+        await asyncio.gather(*map(self._lookups.find_nodes, targets), *map(self._ask_elsewhere, targets))
+
+    async def _ask_elsewhere(self, target: bytes) -> None:
+        """Ask some of all contacts, wherever they stand, who is near a target; who is named becomes known."""
+        contacts = self._protocol.router.contacts()
+        for contact in self._env.random.sample(contacts, min(len(contacts), ELSEWHERE_ASKED)):
+            try:
+                await self._lookups.nodes_of(contact, target)
+            except SilentError:
+                continue
+
+    async def _settle(self) -> None:
+        """Look around again, less and less often, until that brings nobody new."""
+        pause_s = SETTLE_PAUSE_S
+        for _ in range(SETTLE_ROUNDS_MAX):
+            await asyncio.sleep(pause_s * (0.5 + self._env.random.random()))
+            before = self._arrivals
+            await self._look_around()
+            if self._arrivals == before:
+                break
+            pause_s *= 2
+        self.settled.set()
 
     async def _pause(self, pause_s: float) -> None:
         """Wait, but no longer than until a contact comes to us."""
@@ -129,7 +167,7 @@ class Joining:
     async def _stay(self) -> None:
         """Until no contact is left."""
         loop = asyncio.get_running_loop()
-        # The lookup that joined may have been cut short, and others joined at the same time.
+        await self._settle()
         refresh_s = loop.time() + ALONE_CHECK_S
         while len(self._protocol.router):
             await asyncio.sleep(ALONE_CHECK_S)
@@ -145,5 +183,21 @@ class Joining:
         absent += [c.address for c in self._protocol.former if c.address not in known]
         for address in absent[:BOOTSTRAP_ADDRESSES_MAX]:
             await self.greet(address)
-        for target in (self._protocol.source_node.id, *self._protocol.get_refresh_ids()):
+        await self._look_around()
+        for target in self._protocol.get_refresh_ids():
             await self._lookups.find_nodes(target)
+
+    def _far_targets(self) -> list[bytes]:
+        """A random id in each part of the id space that branches off the way to our nearest contacts.
+
+        Whoever looks up its own id alone meets its own half of the swarm alone, and while its table is one wide bucket
+        that half keeps it full of life: all of them together could come to know nobody of the other half.
+        """
+        own_id: bytes = self._protocol.source_node.id
+        nearest = self._protocol.router.nearest(own_id, self._lookups.k)
+        if not nearest:
+            return []
+        width = distance(own_id, nearest[-1].id).bit_length()
+        own, random = int.from_bytes(own_id, "big"), self._env.random
+        bits = range(ID_BITS - 1, max(width - 2, ID_BITS - 1 - FAR_TARGETS_MAX), -1)
+        return [(own ^ (1 << bit) ^ random.getrandbits(bit)).to_bytes(ID_BYTES, "big") for bit in bits]

@@ -121,6 +121,11 @@ class PeerServer(Server):  # type: ignore[misc]
                 f"no peer of the swarm answers ({tried or 'no bootstrap peer given'})", _MEND_ALONE
             ) from None
 
+    async def wait_settled(self) -> None:
+        """Until looking around in the swarm brings nobody new, or it was done often enough."""
+        assert self._joining is not None, "join first"
+        await self._joining.settled.wait()
+
     async def close(self) -> None:
         """End everything; safe where `listen_on` failed half way."""
         if hasattr(self, "protocol"):
