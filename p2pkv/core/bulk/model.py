@@ -17,7 +17,8 @@ makes room for a flow that goes by losses (a model without this takes all of a s
 
 Flows that go by losses alone fill whatever queue there is, and a model that avoids the queue gets nothing beside them.
 They are noticed by congestion while we cruise, or by a queue that stands after we have drained our own part. Then for
-some seconds the window is CUBIC's, which shares with its like; after that the model tries anew.
+some seconds the window is CUBIC's, which shares with its like; after that the model tries anew. Others do not go by
+losses and leave such a window next to nothing: after several reductions in vain we insist on a part of what we had.
 
 Owns window and pacing rate. Never sends, never reads a clock.
 """
@@ -64,6 +65,9 @@ QUEUE_PART = 0.1  # a round-trip time raised by this part of the delay, and QUEU
 QUEUE_S = 0.0005
 RIVAL_S = 20.0
 RIVAL_BETA = 0.62  # beside kernel CUBIC: its packets come in bursts, and lose more to a full queue than paced ones
+RIVAL_PART = 0.35  # of our rate before, which we do not fall below beside flows that never give way
+RIVAL_REDUCTIONS = 6  # after which we know that they do not
+OVERLOAD_PART = 0.4  # of a round that is lost: what we insist on is too much
 RIVAL_LOSS_MAX = 0.003  # a path that loses more by itself leaves flows that go by losses next to nothing
 RIVAL_QUEUE_PART = 0.5  # a queue that stands: round-trip times raised by this part of the delay, and RIVAL_QUEUE_S
 RIVAL_QUEUE_S = 0.003
@@ -156,6 +160,8 @@ class PathModel:
         self._own_loss = OwnLoss()
         self._cubic = Cubic(packet_bytes, RIVAL_BETA)
         self._rivals_left_s = -RIVAL_S
+        self._insisted_rate = 0.0
+        self._reductions = 0
         self._was_queued = False  # in the round before
         self._drained = False  # before we began to cruise
         self._buffer = 0
@@ -233,7 +239,8 @@ class PathModel:
         """Whether the round that ends lost to a queue that overflowed."""
         lost, sent = self._round_lost, self._round_lost + self._round_acked
         queued = self._was_queued = self._queued
-        if not queued or 2 * lost < self._own_loss.part * sent:  # with a queue only what speaks for less is believed
+        less = 2 * lost < self._own_loss.part * sent
+        if less or not (queued or self.phase is Phase.RIVAL):  # losses that others may have made say nothing
             self._own_loss.learn(lost, sent)
         part = 0.0 if self.phase is Phase.RIVAL else LOSS_PART
         return queued and self._own_loss.exceeded(lost, sent, self._packet, part)
@@ -253,6 +260,8 @@ class PathModel:
         window = BETA * max(self._round_rate * rtt_s, self._round_acked)  # room for them, until we know their part
         if sample.now - self._rivals_left_s < RIVAL_S:  # they are still there: go on where we were
             window = max(window, BETA * self._cubic.window_bytes)
+        else:
+            self._insisted_rate, self._reductions = RIVAL_PART * self.rate, 0
         self._cubic.settle(int(window), sample.now, rtt_s)
         self._held_rate, self._held_window, self._ceiling = 0.0, 0, _NO_CEILING
         self._enter(Phase.RIVAL, sample.now)
@@ -262,6 +271,9 @@ class PathModel:
         if self.phase is not Phase.RIVAL:
             self._begin_rivalry(sample)
         self._cubic.reduce(sample.now)
+        self._reductions += 1
+        if self._reductions > RIVAL_REDUCTIONS and self._round_lost > OVERLOAD_PART * self._round_acked:
+            self._insisted_rate /= 2
 
     @property
     def _queued(self) -> bool:
@@ -341,7 +353,9 @@ class PathModel:
             grown = self.window_bytes + sample.acked_bytes
             self.window_bytes = int(min(grown, max(STARTUP_GAIN * product, 0) + self._slack(rate) + 32 * self._packet))
         elif self.phase is Phase.RIVAL:
-            self.window_bytes, self.pacing_rate = self._cubic.window_bytes, self._cubic.pacing_rate
+            insisted = self._insisted_rate if self._reductions >= RIVAL_REDUCTIONS else 0.0
+            self.window_bytes = max(self._cubic.window_bytes, int(insisted * self._rtt_s + self._slack(insisted)))
+            self.pacing_rate = max(self._cubic.pacing_rate, insisted)
         elif self.phase is Phase.DELAY:
             self.window_bytes = int(0.5 * product)
         else:

@@ -124,6 +124,25 @@ def test_two_flows_share_alike(congestion: Any, least: float) -> None:
     assert sum(rates) > 0.8 * 15 * 2e6
 
 
+@pytest.mark.parametrize("queue_bytes", [20_000, 80_000, 320_000])
+@pytest.mark.parametrize("pair", [(PathModel, Cubic), (Cubic, PathModel)])
+def test_a_flow_that_goes_by_losses_keeps_its_part(pair: tuple[Any, Any], queue_bytes: int) -> None:
+    """Whoever comes first, and whatever the queue, a quarter of the path's product or four of them."""
+    world = World(rate=2e6, delay_s=0.02, queue_bytes=queue_bytes)
+    ends = []
+    for congestion in pair:
+        ends.append(world.connect(Options(congestion=congestion))[0])
+        for _ in range(30):
+            world.push(ends[-1], bytes_of(1, 1_000_000))
+        world.run_for(2)
+    world.run_for(2)
+    before = [end.connection.recovery.delivered_bytes for end in ends]
+    world.run_for(12)
+    parts = [(end.connection.recovery.delivered_bytes - b) / 12 / 2e6 for end, b in zip(ends, before, strict=True)]
+    assert min(parts) > 0.15, parts
+    assert sum(parts) > 0.75, parts
+
+
 def test_a_short_question_passes_by_megabytes() -> None:
     world = World(rate=1e6, delay_s=0.01)
     one, other = world.connect()
