@@ -362,3 +362,34 @@ def test_a_watch_of_a_key_that_nobody_can_read_says_so() -> None:
 
     with SimSwarm(12, seed=13) as swarm:
         swarm.run(main(swarm))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pages_split_while_they_are_watched(seed: int) -> None:
+    """Records move from page to page, replicas die, the watch is killed and resumes elsewhere."""
+
+    async def main(swarm: SimSwarm) -> None:
+        for peer in swarm.peers:
+            peer.node.page_bound.records = 40
+        journal, listener = Journal(), Listener()
+        watchers, victims = nearest(swarm)[-3:], nearest(swarm)[:2]
+        writers = nearest(swarm, but=[*watchers, *victims])
+        async with listener.listening(swarm.peers[watchers[0]]):
+            await journal.put(swarm.peers[writers[0]], 100_000)
+            await listener.caught_up(journal, 5)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(journal.write(lambda number: swarm.peers[writers[number % 10]], range(600), rate=30))
+            async with listener.listening(swarm.peers[watchers[0]]):
+                await asyncio.sleep(8)
+                await swarm.crash_soon(victims[0])
+            async with listener.listening(swarm.peers[watchers[1]]):
+                await swarm.restart_soon(victims[0])
+                await asyncio.sleep(8)
+        async with listener.listening(swarm.peers[watchers[2]]):
+            await listener.caught_up(journal, 60)
+            await asyncio.sleep(60)  # moves go on
+        listener.check(journal)
+        assert sum(peer.node.mover.pages_split for peer in swarm.peers)
+
+    with SimSwarm(20, seed=20 + seed, loss=0.03) as swarm:
+        swarm.run(main(swarm))
