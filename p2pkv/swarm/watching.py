@@ -120,6 +120,11 @@ class Watch:
             await asyncio.gather(self._task, return_exceptions=True)
         self._subscriptions.end()
 
+    @property
+    def begun(self) -> bool:
+        """Everything that stood when it began was looked at: whatever is put now is told."""
+        return self._frontier.begun
+
     # --- leases ---
 
     async def _renew_regularly(self) -> None:
@@ -265,6 +270,11 @@ class Watching:
             del self._watches[name]
             await watch.close()
 
+    @property
+    def watches(self) -> list[Watch]:
+        """Those that somebody listens to."""
+        return list(self._watches.values())
+
     def on_push(self, sender: Sender, request: messages.Push) -> messages.PushReply:
         """A replica says what became durable there."""
         watch = self._watches.get(request.watch)
@@ -274,4 +284,4 @@ class Watching:
 
     async def close(self) -> None:
         """End the tasks of all watches, whether or not somebody still listens."""
-        await asyncio.gather(*(watch.close() for watch in list(self._watches.values())))
+        await asyncio.gather(*(watch.close() for watch in self.watches))

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -70,10 +71,12 @@ class Listener:
                     await asyncio.sleep(pause_s)
 
     @asynccontextmanager
-    async def listening(self, peer: Peer, **options: Any) -> AsyncIterator[None]:
+    async def listening(self, peer: Peer, *, ready: bool = True, **options: Any) -> AsyncIterator[None]:
+        """`ready`: first wait until the watch has begun; what was put before need not be told."""
         task = asyncio.create_task(self.listen(peer, **options))
         try:
-            await asyncio.sleep(1)  # virtual: until it has its leases
+            while ready and not all(watch.begun for watch in peer.node.watching.watches or [_NOT_YET]):
+                await asyncio.sleep(0.01)
             yield
         finally:
             task.cancel()
@@ -91,6 +94,9 @@ class Listener:
         assert not [name for name, count in names.items() if count > 1], "doubled"
         assert names.keys() <= journal.puts.keys() | journal.unclear, "invented"
         assert all(record.value == journal.puts.get(record.name, record.value) for record in self.told)
+
+
+_NOT_YET = SimpleNamespace(begun=False)
 
 
 def _watch(peer: Peer, after: str | None = None) -> AsyncGenerator[Record]:
@@ -163,8 +169,8 @@ def test_a_watch_resumes_at_other_peers_where_it_was_killed() -> None:
                 await listener.caught_up(journal, 5)
             group.create_task(journal.write(lambda number: swarm.peers[5 + number % 10], range(1200), rate=40))
             for turn in range(12):
-                async with listener.listening(swarm.peers[turn % 5]):
-                    await asyncio.sleep(0.5 + turn / 10)
+                async with listener.listening(swarm.peers[turn % 5], ready=False):
+                    await asyncio.sleep(turn / 8)
                 await asyncio.sleep(0.3)
         async with listener.listening(swarm.peers[3]):
             await listener.caught_up(journal, 10)
@@ -217,7 +223,7 @@ def test_a_slow_consumer_holds_little_in_memory_and_misses_nothing(monkeypatch: 
         peer = swarm.peers[nearest(swarm)[-1]]
         async with listener.listening(peer, pause_s=0.05):
             await journal.write(lambda number: swarm.peers[number % 16], range(300), rate=100)
-            (watch,) = peer.node.watching._watches.values()
+            (watch,) = peer.node.watching.watches
             assert len(watch.inbox.versions) <= 8
             await listener.caught_up(journal, 60)
         listener.check(journal)
@@ -277,7 +283,7 @@ def test_a_forged_push_is_not_told() -> None:
         journal, listener = Journal(), Listener()
         peer, writer = swarm.peers[nearest(swarm)[-1]], swarm.peers[nearest(swarm)[3]]
         async with listener.listening(peer):
-            (watch,) = peer.node.watching._watches.values()
+            (watch,) = peer.node.watching.watches
             genuine = writer.node.writer.sign(KEY.encode(), Draft(b"update-0", 0, body=b"update 0", size_bytes=8))
             forged = msgspec.structs.replace(genuine, body=b"update X")
             watch.take([forged])
