@@ -37,10 +37,10 @@ def wrong_lookups(swarm: ServerSwarm, peers: list[ServerPeer], rng: random.Rando
     return wrong
 
 
-@pytest.fixture(scope="module")
-def lossy_swarm() -> Iterator[ServerSwarm]:
+@pytest.fixture(scope="module", params=[3, 4, 5])
+def lossy_swarm(request: pytest.FixtureRequest) -> Iterator[ServerSwarm]:
     """200 peers that joined and live under 10 % loss."""
-    with ServerSwarm(SIZE, seed=3, loss=0.1, duplication=0.02) as swarm:
+    with ServerSwarm(SIZE, seed=request.param, loss=0.1, duplication=0.02) as swarm:
         swarm.run_for(seconds=60)
         yield swarm
 
