@@ -104,6 +104,7 @@ class Lookups:
         self.k = k
         self.silences = Silences()
         self.expects_others = False  # this peer joins a swarm: without a contact it is cut off, not alone
+        self._closed = False
         self._protocol = protocol
         self._env = env
         self._alpha = alpha
@@ -145,7 +146,10 @@ class Lookups:
         self._seed(lookup, target, k)
         search = Search(self, lookup, question, linger=linger)
         self._searches[search] = None
-        self._probe_silent()
+        if self._closed:
+            search.abandon()
+        else:
+            self._probe_silent()
         try:
             await search.run()
         finally:
@@ -164,8 +168,9 @@ class Lookups:
         """End all lookups and whatever goes on behind them."""
         searches = list(self._searches)
         tasks = [task for search in searches for task in search.tasks]
+        self._closed = True
         for search in searches:
-            search.cancel()
+            search.abandon()
         for probe in self._probes.values():
             probe.cancel()
         await asyncio.gather(*tasks, *self._probes.values(), return_exceptions=True)

@@ -68,12 +68,13 @@ class PageWriter:
             read,
             ask_stock=lambda contact: self._lookups.nodes_of(contact, place),
         )
-        async with asyncio.TaskGroup() as group:
-            local = group.create_task(self._keep(key, place, versions)) if here else None
+        local = asyncio.create_task(self._keep(key, place, versions)) if here else None
+        try:
             found = await self._lookups.ask(
                 place, question, need=lambda remote: self._needed(acks, remote, here=here), linger=True, eager=True
             )
-        results = local.result() if local else None
+        finally:
+            results = await local if local else None
         tallies = self._tally(found, versions, acks, results)
         if all(tally.reached or tally.split for tally in tallies):
             return tallies

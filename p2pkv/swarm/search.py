@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from p2pkv.core.candidates import Candidate, State
 from p2pkv.core.lookup import Failure, Lookup
 from p2pkv.core.lookup_trace import trace_of
-from p2pkv.errors import RemoteError, SilentError
+from p2pkv.errors import RemoteError, SilentError, UnreachableError
 from p2pkv.limits import LOOKUP_LINGER_S
 from p2pkv.outcomes import LookupTrace
 from p2pkv.swarm.contact import Contact
@@ -91,6 +91,13 @@ class Search:
         self._settle()
         for node_id in list(self.running):
             self._cancel(node_id)
+
+    def abandon(self) -> None:
+        """The peer stops. Whoever waits for the outcome is told so."""
+        if not self.enough.done():
+            self.enough.set_exception(UnreachableError("the peer stops", "ask another peer, or start it again"))
+            self.enough.exception()  # seen, where nobody waits any more
+        self.cancel()
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:

@@ -71,15 +71,20 @@ class Writer:
         """
         rest = iter(drafts)
         running: list[asyncio.Task[list[Tally]]] = []
-        async with asyncio.TaskGroup() as group:
+        try:
             while batch := list(islice(rest, BATCH_RECORDS_MAX)):
-                running.append(group.create_task(self._put_batch(key, batch, acks)))
+                running.append(asyncio.create_task(self._put_batch(key, batch, acks)))
                 if len(running) > 1:
-                    for tally in await running.pop(0):
+                    for tally in await running[0]:
                         yield tally.outcome()
+                    running.pop(0)
             for task in running:
                 for tally in await task:
                     yield tally.outcome()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
 
     async def _put_batch(self, key: bytes, drafts: list[Draft], acks: Acks) -> list[Tally]:
         """Store drafts; those that lost to a clock ahead of ours are tried again behind it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pkv.errors import IncompleteError, UnreachableError
+from p2pkv.errors import IncompleteError, P2pkvError, UnreachableError
 from p2pkv.peer import Peer
 from p2pkv.testing import SimSwarm
 
@@ -113,6 +114,29 @@ def test_a_peer_that_is_not_joined_yet_does_not_take_itself_for_the_swarm() -> N
             swarm.run(alone.put("k", b"x", name="o", once=True))
         with pytest.raises(UnreachableError):
             swarm.run(alone.count("k"))
+
+
+def test_a_call_to_a_peer_that_stops_ends_with_an_error() -> None:
+    with SimSwarm(5, seed=8) as swarm:
+        for index in (1, 2, 3, 4):
+            swarm.kill(index)  # so the calls wait
+
+        async def call_and_stop() -> list[object]:
+            peer = swarm.peers[0]
+            calls = [
+                peer.put("k", b"x", name="n"),
+                peer.put("k", b"x", name="o", once=True),
+                batch_outcomes(peer, "k"),
+                values_of(peer, "k"),
+                peer.count("k"),
+            ]
+            tasks = [asyncio.create_task(call) for call in calls]
+            await asyncio.sleep(0.1)
+            await swarm.crash_soon(0)
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+        outcomes = swarm.run(call_and_stop())
+        assert all(isinstance(outcome, P2pkvError) for outcome in outcomes), outcomes
 
 
 async def batch_outcomes(peer: Peer, key: str) -> set[bool]:
