@@ -26,7 +26,6 @@ from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.environment import Address, Environment
 from p2pkv.swarm.holdings import Holdings, PageBound
 from p2pkv.swarm.identity import Identity
-from p2pkv.swarm.leases import Leases
 from p2pkv.swarm.memory import keep_freed_memory
 from p2pkv.swarm.moving import Mover
 from p2pkv.swarm.neighbourhood import Neighbourhood
@@ -38,9 +37,7 @@ from p2pkv.swarm.repair import Repair
 from p2pkv.swarm.replica import Replica
 from p2pkv.swarm.server import PeerServer
 from p2pkv.swarm.sources import Sources
-from p2pkv.swarm.subscription import Network
 from p2pkv.swarm.udp import is_usable_host
-from p2pkv.swarm.watching import Watching
 from p2pkv.swarm.writing import Writer
 
 
@@ -107,18 +104,6 @@ class SwarmNode:
         self.bulk = BulkTransport(protocol, self.server.endpoint, keeper, env)
         self.chunks = ChunkSwarm(protocol, self.bulk, self.lookups, keeper, self.neighbourhood)
         self._register(acceptor, keeper)
-        self._wire_watching()
-
-    def _wire_watching(self) -> None:
-        protocol = self.server.protocol
-        self.leases = Leases(protocol)
-        self.replica.on_stored = self.leases.on_stored
-        network = Network(
-            protocol, self.lookups, self.neighbourhood, self.leases, self.identity.node_id, self.writer.tree
-        )
-        self.watching = Watching(network, self.records.reader, self.env)
-        protocol.register(messages.WATCH, self.leases.on_watch)
-        protocol.register(messages.PUSH, self.watching.on_push)
 
     def _register(self, acceptor: Acceptor, keeper: ChunkKeeper) -> None:
         protocol, pieces = self.server.protocol, PieceReceiver(keeper)
@@ -135,8 +120,6 @@ class SwarmNode:
 
     async def stop(self) -> None:
         """End every task; safe where `start` failed half way."""
-        if hasattr(self, "watching"):
-            await self.watching.close()
         if hasattr(self, "records"):
             await self.mover.close()
             await self.batches.close()
