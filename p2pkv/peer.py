@@ -7,11 +7,12 @@ in `peer_records` and `peer_files`. Every rule lives below: storage, swarm, file
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from p2pkv.errors import UnreachableError
 from p2pkv.files.concurrency import at_once, in_thread
 from p2pkv.files.service import Files
 from p2pkv.home import Home
@@ -75,6 +76,9 @@ class Peer(PeerRecords, PeerFiles):
 
     async def __aenter__(self) -> Self:
         await self.start()
+        if self._bootstrap:
+            with suppress(UnreachableError):  # it goes on trying; what needs the swarm until then says so
+                await self.wait_connected()
         return self
 
     async def __aexit__(
