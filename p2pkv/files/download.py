@@ -21,6 +21,7 @@ from p2pkv.errors import InvalidError
 from p2pkv.files import names
 from p2pkv.files.concurrency import Job, Offload, run_jobs
 from p2pkv.files.fetching import Content, PieceSource, check_key, cut
+from p2pkv.files.keeping import Keeping
 from p2pkv.files.namespace import Entry
 from p2pkv.files.partfile import PartFile, disk_error, part_path
 from p2pkv.files.ports import Chunks
@@ -97,7 +98,8 @@ class _Run:
         self._owner, self._source, self._part, self._meter = owner, source, part, meter
         self._start, self._stop = wanted
         whole = wanted == (0, source.content.size_bytes) and bool(source.content.hash)
-        self._hash = _InOrderHash(part, source.seal, owner.offload) if whole else None
+        self._whole = whole
+        self._keeping = Keeping(part, content_hasher(source.seal) if whole else None, owner.offload)
 
     async def fetch_all(self) -> None:
         """Bring every byte of the range onto the disk and check the whole. Raises DamagedError."""
@@ -107,7 +109,7 @@ class _Run:
         async with aclosing(jobs), aclosing(run_jobs(jobs, limit=CHUNKS_IN_FLIGHT_MAX, ordered=False)) as finished:
             async for _ in finished:
                 pass
-        if self._hash and self._hash.digest() != self._source.content.hash:
+        if self._whole and self._keeping.digest() != self._source.content.hash:
             self._part.discard()
             raise self._source.damaged("the whole does not match its hash; nothing was kept")
 
@@ -123,7 +125,8 @@ class _Run:
         offset = max(piece.offset, self._start)
         length = min(piece.end, self._stop) - offset
         if await self._there(offset, length):
-            await self._count(offset, length)
+            await self._keeping.note(offset - self._start, length)
+            self._meter.add(length)
             return
         plain = await self._owner.bounded_fetch(self._source, piece)
         self.chunks_fetched += 1
@@ -134,39 +137,8 @@ class _Run:
         return self._part.knows(at, length) and await self._owner.offload(self._part.verify, at, length)
 
     async def _keep(self, plain: bytes, offset: int) -> None:
-        await self._owner.offload(self._part.write, offset - self._start, plain)
-        await self._count(offset, len(plain))
-
-    async def _count(self, offset: int, length: int) -> None:
-        if self._hash:
-            await self._hash.advance(offset, length)
-        self._meter.add(length)
-
-
-class _InOrderHash:
-    """Hashes a file from its beginning while its pieces come in any order (they are still in the page cache)."""
-
-    def __init__(self, part: PartFile, seal: Seal | None, offload: Offload) -> None:
-        self._part = part
-        self._hasher = content_hasher(seal)
-        self._offload = offload
-        self._ready: dict[int, int] = {}
-        self._next = 0
-        self._lock = asyncio.Lock()
-
-    async def advance(self, offset: int, length: int) -> None:
-        """A piece is on disk."""
-        self._ready[offset] = length
-        async with self._lock:
-            while ready := self._ready.pop(self._next, 0):
-                await self._offload(self._update, self._next, ready)
-                self._next += ready
-
-    def digest(self) -> bytes:
-        return self._hasher.digest()
-
-    def _update(self, offset: int, length: int) -> None:
-        self._hasher.update(self._part.read(offset, length))
+        await self._keeping.write(offset - self._start, plain)
+        self._meter.add(len(plain))
 
 
 def span(entry: Entry, byte_range: ByteRange | None) -> tuple[int, int]:

@@ -24,8 +24,9 @@ from pathlib import Path
 from blake3 import blake3
 
 from p2pkv.errors import P2pkvError
+from p2pkv.files.direct import DirectFile
 from p2pkv.files.source import local_error
-from p2pkv.limits import CHUNK_BYTES_MAX
+from p2pkv.limits import CHUNK_BYTES_MAX, DIRECT_FILE_BYTES_MIN
 
 if sys.platform != "win32":
     import fcntl
@@ -53,6 +54,7 @@ class PartFile:
         self._lock = threading.Lock()
         self._done: dict[int, tuple[int, bytes]] = {}
         self._fd = self._journal_fd = -1
+        self._direct: DirectFile | None = None
         self._finished = False
 
     def open(self) -> None:
@@ -61,6 +63,8 @@ class PartFile:
             self._fd = _open_locked(self.path)
             self._resume()
             self._check_space()
+            if self._size_bytes >= DIRECT_FILE_BYTES_MIN:
+                self._direct = DirectFile(self.path)
 
     def knows(self, offset: int, length: int) -> bool:
         """Whether the journal says that this piece is there."""
@@ -83,7 +87,7 @@ class PartFile:
                 return os.read(self._fd, length)
 
     def write(self, offset: int, data: bytes) -> None:
-        """Write a piece, then journal it. Raises NoSpaceError."""
+        """Write a piece, then journal it; for one thread at a time. Raises NoSpaceError."""
         with self._errors():
             self._write_all(offset, data)
             if self._size_bytes > CHUNK_BYTES_MAX:  # less than a chunk is not worth a journal
@@ -124,6 +128,9 @@ class PartFile:
         self._journal_fd = -1
 
     def _close_part(self) -> None:
+        if self._direct is not None:
+            self._direct.close()
+            self._direct = None
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1
@@ -163,6 +170,8 @@ class PartFile:
 
     def _write_all(self, offset: int, data: bytes) -> None:
         view = memoryview(data)
+        direct = self._direct.write(offset, view) if self._direct else 0
+        offset, view = offset + direct, view[direct:]
         while view:
             if hasattr(os, "pwrite"):
                 written = os.pwrite(self._fd, view, offset)
