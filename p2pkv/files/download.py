@@ -26,7 +26,7 @@ from p2pkv.files.namespace import Entry
 from p2pkv.files.partfile import PartFile, disk_error, part_path
 from p2pkv.files.ports import Chunks
 from p2pkv.files.progress import Meter
-from p2pkv.limits import CHUNKS_IN_FLIGHT_MAX
+from p2pkv.limits import CHUNKS_IN_FLIGHT_MAX, PIECES_HELD_MAX
 from p2pkv.outcomes import TransferOutcome
 
 ByteRange = tuple[int, int | None]
@@ -106,7 +106,8 @@ class _Run:
         if self._source.content.root is None:
             await self._keep(self._source.inline()[self._start : self._stop], self._start)
         jobs = self._jobs()
-        async with aclosing(jobs), aclosing(run_jobs(jobs, limit=CHUNKS_IN_FLIGHT_MAX, ordered=False)) as finished:
+        most = CHUNKS_IN_FLIGHT_MAX + PIECES_HELD_MAX  # so that some are written while others are under way
+        async with aclosing(jobs), aclosing(run_jobs(jobs, limit=most, ordered=False)) as finished:
             async for _ in finished:
                 pass
         if self._whole and self._keeping.digest() != self._source.content.hash:
