@@ -37,6 +37,10 @@ def place_of_chunk(chunk_id: ChunkID) -> Place:
     return Place(chunk_id[:ID_BYTES])
 
 
+Bytes = bytes | memoryview
+"""A chunk's bytes: whole, or a view of memory that nobody changes any more."""
+
+
 def chunk_id_of(stored: bytes | bytearray | memoryview) -> ChunkID:
     """The name of a chunk: the hash of its stored bytes, so whoever holds it can check it."""
     return ChunkID(blake3(stored).digest())

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from p2pkv.core.sealing import TAG_BYTES, Seal
 from p2pkv.errors import DamagedError, InvalidError
+from p2pkv.ids import Bytes
 from p2pkv.limits import CHUNK_BYTES_MAX, KIB
 
 if sys.version_info >= (3, 14):
@@ -88,27 +89,35 @@ def encode_chunk(plain: bytes, *, seal: Seal | None = None, offset: int = 0) -> 
     return bytes([codec]) + payload
 
 
-def decode_chunk(stored: bytes, plain_bytes: int, *, seal: Seal | None = None, offset: int = 0) -> bytes:
-    """The plain bytes of a stored chunk. Raises DamagedError unless they are exactly `plain_bytes` long."""
+def decode_chunk(stored: Bytes, plain_bytes: int, *, seal: Seal | None = None, offset: int = 0) -> Bytes:
+    """The plain bytes of a stored chunk, a view where it holds them as they are.
+
+    Raises DamagedError unless they are exactly `plain_bytes` long.
+    """
     assert 0 <= plain_bytes <= CHUNK_BYTES_MAX
     if not stored or stored[0] > SEALED_ZSTD:
         raise DamagedError("a chunk has an unknown codec", "update p2pkv: a newer version may have written it")
-    codec, payload = stored[0], stored[1:]
+    codec, payload = stored[0], memoryview(stored)[1:]
     if bool(codec & _SEALED) != bool(seal):
         raise _key_error(sealed=bool(codec & _SEALED))
     if seal:
-        payload = seal.open(offset, codec, payload)
+        payload = memoryview(seal.open(offset, codec, payload))
     plain = _decompress(payload, plain_bytes) if codec & ZSTD else payload
     if len(plain) != plain_bytes:
         raise DamagedError(f"a chunk has {len(plain)} bytes where its list says {plain_bytes}")
     return plain
 
 
-def decode_list_chunk(stored: bytes) -> bytes:
+def is_plain(stored: Bytes) -> bool:
+    """Whether a stored chunk holds its plain bytes as they are: decoding it takes no time."""
+    return len(stored) > 0 and stored[0] == RAW
+
+
+def decode_list_chunk(stored: Bytes) -> bytes:
     """The encoded list in a chunk (core/manifest.py); never sealed. Raises DamagedError."""
     if not stored or stored[0] not in (RAW, ZSTD):
         raise DamagedError("a chunk list has an unknown codec", "update p2pkv: a newer version may have written it")
-    plain = _decompress(stored[1:], CHUNK_BYTES_MAX) if stored[0] == ZSTD else stored[1:]
+    plain = _decompress(stored[1:], CHUNK_BYTES_MAX) if stored[0] == ZSTD else bytes(stored[1:])
     if len(plain) > CHUNK_BYTES_MAX:
         raise DamagedError("a chunk list is longer than a chunk")
     return plain
@@ -125,7 +134,7 @@ def looks_compressible(plain: bytes) -> bool:
     return len(zstd.compress(sample, 1)) < len(sample) * _WORTH
 
 
-def _decompress(payload: bytes, plain_bytes: int) -> bytes:
+def _decompress(payload: Bytes, plain_bytes: int) -> bytes:
     decompressor = zstd.ZstdDecompressor(options=_DECOMPRESS_OPTIONS)
     try:
         plain = decompressor.decompress(payload, max_length=plain_bytes + 1)

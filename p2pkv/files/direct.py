@@ -12,6 +12,7 @@ import mmap
 import os
 from pathlib import Path
 
+from p2pkv.ids import Bytes
 from p2pkv.limits import CHUNK_BYTES_MAX, DIRECT_ALIGN_BYTES
 
 _DIRECT = getattr(os, "O_DIRECT", 0)
@@ -30,7 +31,7 @@ class DirectFile:
                 return  # this file system has no such way
             self._buffer = mmap.mmap(-1, CHUNK_BYTES_MAX)
 
-    def write(self, offset: int, data: bytes | memoryview) -> int:
+    def write(self, offset: int, data: Bytes) -> int:
         """Write a beginning of the data, all of it but for an unaligned end; how much was written."""
         size_bytes = min(len(data), CHUNK_BYTES_MAX) & -DIRECT_ALIGN_BYTES
         if self._buffer is None or offset % DIRECT_ALIGN_BYTES or not size_bytes:

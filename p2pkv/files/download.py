@@ -26,6 +26,7 @@ from p2pkv.files.namespace import Entry
 from p2pkv.files.partfile import PartFile, disk_error, part_path
 from p2pkv.files.ports import Chunks
 from p2pkv.files.progress import Meter
+from p2pkv.ids import Bytes
 from p2pkv.limits import CHUNKS_IN_FLIGHT_MAX, PIECES_HELD_MAX
 from p2pkv.outcomes import TransferOutcome
 
@@ -83,7 +84,7 @@ class Downloader:
         """Every chunk of a file, those that hold lists included. Needs no key."""
         return PieceSource(self._chunks, Content.of(entry.version, entry.name), offload=self.offload).list_chunks()
 
-    async def bounded_fetch(self, source: PieceSource, piece: Piece) -> bytes:
+    async def bounded_fetch(self, source: PieceSource, piece: Piece) -> Bytes:
         async with self._slots:
             return await source.fetch(piece)
 
@@ -137,7 +138,7 @@ class _Run:
         at = offset - self._start
         return self._part.knows(at, length) and await self._owner.offload(self._part.verify, at, length)
 
-    async def _keep(self, plain: bytes, offset: int) -> None:
+    async def _keep(self, plain: Bytes, offset: int) -> None:
         await self._keeping.write(offset - self._start, plain)
         self._meter.add(len(plain))
 

@@ -10,13 +10,14 @@ from contextlib import aclosing
 
 import msgspec
 
-from p2pkv.core.chunking import decode_chunk, decode_list_chunk
+from p2pkv.core.chunking import decode_chunk, decode_list_chunk, is_plain
 from p2pkv.core.manifest import ChunkList, ChunkRef, Piece, decode_body, decode_list
 from p2pkv.core.records import Flag, Version
 from p2pkv.core.sealing import Seal, content_hasher
 from p2pkv.errors import DamagedError, IncompleteError, InvalidError, NotFoundError, P2pkvError, RemoteError
 from p2pkv.files.concurrency import Job, Offload, in_thread, run_jobs
 from p2pkv.files.ports import Chunks
+from p2pkv.ids import Bytes
 from p2pkv.limits import CHUNK_BYTES_MAX, CHUNK_GET_ATTEMPTS_MAX, CHUNKS_IN_FLIGHT_MAX
 
 
@@ -63,7 +64,7 @@ class PieceSource:
                 if whole:
                     await self._offload(hasher.update, part)
                 if part:
-                    yield part
+                    yield bytes(part)
         if whole and hasher.digest() != self.content.hash:
             raise self.damaged("the whole does not match its hash")
 
@@ -85,11 +86,13 @@ class PieceSource:
                 above.append(below.pieces(start, stop, piece.offset))
                 levels.append(below.level)
 
-    async def fetch(self, piece: Piece) -> bytes:
+    async def fetch(self, piece: Piece) -> Bytes:
         """The plain bytes of a piece."""
         stored = await self._get(piece)
         size_bytes = piece.ref.size_bytes
         try:
+            if is_plain(stored):
+                return decode_chunk(stored, size_bytes, seal=self.seal)
             return await self._offload(_decode, stored, size_bytes, self.seal, piece.offset)
         except P2pkvError as error:
             raise type(error)(f"{self.content.name}: at byte {piece.offset}: {error}", error.mend) from None
@@ -100,7 +103,7 @@ class PieceSource:
         if self.seal:
             if size_bytes > CHUNK_BYTES_MAX:
                 raise self.damaged("its size is not that of its bytes")
-            return decode_chunk(body, size_bytes, seal=self.seal)
+            return bytes(decode_chunk(body, size_bytes, seal=self.seal))
         if len(body) != size_bytes:
             raise self.damaged("its size is not that of its bytes")
         return body
@@ -122,17 +125,17 @@ class PieceSource:
                     waiting.append((level - 1, await self._list(Piece(offset, ref), level - 1)))
                 offset += ref.size_bytes
 
-    async def _jobs(self, start: int, stop: int) -> AsyncGenerator[Job[bytes], None]:
+    async def _jobs(self, start: int, stop: int) -> AsyncGenerator[Job[Bytes], None]:
         if self.content.root is None:
             yield lambda: self._inline_part(start, stop)
             return
         async for piece in self.pieces(start, stop):
             yield self._job(piece, start, stop)
 
-    def _job(self, piece: Piece, start: int, stop: int) -> Job[bytes]:
+    def _job(self, piece: Piece, start: int, stop: int) -> Job[Bytes]:
         return lambda: self._part(piece, start, stop)
 
-    async def _part(self, piece: Piece, start: int, stop: int) -> bytes:
+    async def _part(self, piece: Piece, start: int, stop: int) -> Bytes:
         return cut(await self.fetch(piece), piece.offset, start, stop)
 
     async def _inline_part(self, start: int, stop: int) -> bytes:
@@ -146,7 +149,7 @@ class PieceSource:
         except (RemoteError, P2pkvError) as error:
             raise self.damaged(f"its chunk list is damaged ({error})") from None
 
-    async def _get(self, piece: Piece) -> bytes:
+    async def _get(self, piece: Piece) -> Bytes:
         """A chunk's stored bytes, asking again where it fails: peers come back, and other replicas have it."""
         failure: P2pkvError = IncompleteError("no answer")
         for attempt in range(CHUNK_GET_ATTEMPTS_MAX):
@@ -161,7 +164,7 @@ class PieceSource:
         ) from failure
 
 
-def cut(plain: bytes, offset: int, start: int, stop: int) -> bytes:
+def cut(plain: Bytes, offset: int, start: int, stop: int) -> Bytes:
     """The part of a piece's bytes, beginning at `offset` of the whole, that lies in [start, stop)."""
     if offset >= start and offset + len(plain) <= stop:
         return plain
@@ -179,5 +182,5 @@ def check_key(name: str, flags: int, key: bytes | None, salt: bytes) -> Seal | N
     return None
 
 
-def _decode(stored: bytes, plain_bytes: int, seal: Seal | None, offset: int) -> bytes:
+def _decode(stored: Bytes, plain_bytes: int, seal: Seal | None, offset: int) -> Bytes:
     return decode_chunk(stored, plain_bytes, seal=seal, offset=offset)

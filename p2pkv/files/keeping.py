@@ -16,6 +16,7 @@ from blake3 import blake3
 
 from p2pkv.files.concurrency import Offload
 from p2pkv.files.partfile import PartFile
+from p2pkv.ids import Bytes
 from p2pkv.limits import PIECES_HELD_MAX
 
 
@@ -28,12 +29,12 @@ class Keeping:
         self._hasher = hasher
         self._offload = offload
         self._lock = asyncio.Lock()
-        self._waiting: list[tuple[int, int, bytes | None]] = []
-        self._ready: dict[int, tuple[int, bytes | None]] = {}  # by offset: length, and the bytes where they are held
+        self._waiting: list[tuple[int, int, Bytes | None]] = []
+        self._ready: dict[int, tuple[int, Bytes | None]] = {}  # by offset: length, and the bytes where they are held
         self._held = 0
         self._next = 0  # what was hashed
 
-    async def write(self, offset: int, data: bytes) -> None:
+    async def write(self, offset: int, data: Bytes) -> None:
         """Keep a piece; it is on disk when this returns."""
         await self._add(offset, len(data), data)
 
@@ -45,21 +46,21 @@ class Keeping:
         """Of the whole, once all pieces are kept."""
         return self._hasher.digest() if self._hasher else b""
 
-    async def _add(self, offset: int, length: int, data: bytes | None) -> None:
+    async def _add(self, offset: int, length: int, data: Bytes | None) -> None:
         self._waiting.append((offset, length, data))
         async with self._lock:
             pieces, self._waiting = self._waiting, []
             if pieces:  # else somebody else has kept ours
                 await self._offload(self._keep, pieces)
 
-    def _keep(self, pieces: list[tuple[int, int, bytes | None]]) -> None:
+    def _keep(self, pieces: list[tuple[int, int, Bytes | None]]) -> None:
         for offset, length, data in pieces:
             if data is not None:
                 self._part.write(offset, data)
             if self._hasher is not None:
                 self._hash(self._hasher, offset, length, data)
 
-    def _hash(self, hasher: blake3, offset: int, length: int, data: bytes | None) -> None:
+    def _hash(self, hasher: blake3, offset: int, length: int, data: Bytes | None) -> None:
         held = data if self._held < PIECES_HELD_MAX else None
         self._ready[offset] = length, held
         self._held += held is not None

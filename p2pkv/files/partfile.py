@@ -26,6 +26,7 @@ from blake3 import blake3
 from p2pkv.errors import P2pkvError
 from p2pkv.files.direct import DirectFile
 from p2pkv.files.source import local_error
+from p2pkv.ids import Bytes
 from p2pkv.limits import CHUNK_BYTES_MAX, DIRECT_FILE_BYTES_MIN
 
 if sys.platform != "win32":
@@ -86,7 +87,7 @@ class PartFile:
                 os.lseek(self._fd, offset, os.SEEK_SET)
                 return os.read(self._fd, length)
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, offset: int, data: Bytes) -> None:
         """Write a piece, then journal it; for one thread at a time. Raises NoSpaceError."""
         with self._errors():
             self._write_all(offset, data)
@@ -154,7 +155,7 @@ class PartFile:
         os.ftruncate(self._fd, 0)
         os.ftruncate(self._fd, self._size_bytes)
 
-    def _note(self, offset: int, data: bytes) -> None:
+    def _note(self, offset: int, data: Bytes) -> None:
         digest = _digest(data)
         with self._lock:
             if self._journal_fd < 0:
@@ -168,7 +169,7 @@ class PartFile:
         os.ftruncate(self._journal_fd, keep_bytes)
         os.lseek(self._journal_fd, keep_bytes, os.SEEK_SET)
 
-    def _write_all(self, offset: int, data: bytes) -> None:
+    def _write_all(self, offset: int, data: Bytes) -> None:
         view = memoryview(data)
         direct = self._direct.write(offset, view) if self._direct else 0
         offset, view = offset + direct, view[direct:]
@@ -244,5 +245,5 @@ def _read_journal(path: Path) -> bytes:
         return b""
 
 
-def _digest(data: bytes) -> bytes:
+def _digest(data: Bytes) -> bytes:
     return blake3(data).digest(length=16)

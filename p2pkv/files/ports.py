@@ -10,7 +10,7 @@ from typing import Protocol
 
 from p2pkv.core.drafts import ChunkPut, Draft
 from p2pkv.core.records import Version
-from p2pkv.ids import ChunkID
+from p2pkv.ids import Bytes, ChunkID
 from p2pkv.outcomes import Acks, Order, PutOutcome, ReplicaInfo
 
 __all__ = ["ChunkPut", "Chunks", "Draft", "Records"]
@@ -23,7 +23,7 @@ class Chunks(Protocol):
         self, chunk_id: ChunkID, stored: bytes, *, replicas: int | None = None, acks: Acks = "quorum"
     ) -> ChunkPut: ...
 
-    async def get(self, chunk_id: ChunkID, *, attempt: int = 0) -> bytes:
+    async def get(self, chunk_id: ChunkID, *, attempt: int = 0) -> Bytes:
         """The stored bytes, checked against the id. Raises NotFoundError or IncompleteError.
 
         A higher `attempt` means that an earlier one failed: ask other replicas first.

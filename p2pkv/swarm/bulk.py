@@ -42,7 +42,7 @@ from p2pkv.swarm.environment import Address, Environment
 log = logging.getLogger(__name__)
 
 OnOffer = Callable[[Address, bytes, int], Accept | Reject]
-OnReceived = Callable[[Address, bytes, bytes], Awaitable[bytes]]
+OnReceived = Callable[[Address, bytes, memoryview], Awaitable[bytes]]
 OnRequest = Callable[[Address, bytes], Awaitable[Buffer]]
 
 
@@ -89,9 +89,9 @@ class BulkService:
         assert len(data) <= STORED_CHUNK_BYTES_MAX
         answer = await self._exchange(address, messages.PUSH, header, data, BULK_ANSWER_BYTES_MAX, deadline_s)
         self.counters["pushed"] += 1
-        return answer
+        return bytes(answer)
 
-    async def pull(self, address: Address, header: bytes, *, size_max: int, deadline_s: float) -> bytes:
+    async def pull(self, address: Address, header: bytes, *, size_max: int, deadline_s: float) -> memoryview:
         """What the peer gives for a header: at most `size_max` bytes, unchecked. Raises RemoteError."""
         assert len(header) <= BULK_TOPIC_BYTES_MAX
         size_max = min(size_max, BULK_REPLY_BYTES_MAX)
@@ -101,14 +101,16 @@ class BulkService:
 
     async def _exchange(
         self, address: Address, kind: int, topic: bytes, data: Buffer, reply_bytes_max: int, deadline_s: float
-    ) -> bytes:
+    ) -> memoryview:
         try:
             async with asyncio.timeout(deadline_s):
                 return await self._insist(address, kind, topic, data, reply_bytes_max)
         except TimeoutError:
             raise SilentError(f"not done within {deadline_s:g} s") from None
 
-    async def _insist(self, address: Address, kind: int, topic: bytes, data: Buffer, reply_bytes_max: int) -> bytes:
+    async def _insist(
+        self, address: Address, kind: int, topic: bytes, data: Buffer, reply_bytes_max: int
+    ) -> memoryview:
         """Again where the peer is busy, and on a new connection where it has forgotten ours. Ends by the deadline."""
         pause_s = BULK_BUSY_RETRY_S
         while True:

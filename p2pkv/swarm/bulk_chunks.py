@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from p2pkv.core.bulk.events import Accept, Reject
 from p2pkv.errors import RemoteError, SilentError
-from p2pkv.ids import CHUNK_ID_BYTES, ID_BYTES, ChunkID
+from p2pkv.ids import CHUNK_ID_BYTES, ID_BYTES, Bytes, ChunkID
 from p2pkv.limits import (
     BULK_CHUNK_DEADLINE_S,
     BULK_TOPIC_BYTES_MAX,
@@ -57,7 +57,7 @@ class BulkTransport:
 
     # --- asking ---
 
-    async def push(self, contact: Contact, chunk_id: ChunkID, stored: bytes, onward: Sequence[bytes] = ()) -> None:
+    async def push(self, contact: Contact, chunk_id: ChunkID, stored: Bytes, onward: Sequence[bytes] = ()) -> None:
         """Bring a chunk to a contact; it is durable there when this returns. Raises RemoteError."""
         if not await self._takes_bulk(contact):
             await self._pieces.push(contact, chunk_id, stored)
@@ -67,7 +67,7 @@ class BulkTransport:
         if answer != _KEPT:
             raise RemoteError("misbehaved", "an answer that means nothing")
 
-    async def pull(self, contact: Contact, chunk_id: ChunkID) -> bytes:
+    async def pull(self, contact: Contact, chunk_id: ChunkID) -> Bytes:
         """A chunk from a contact, not checked yet. Raises RemoteError."""
         if not await self._takes_bulk(contact):
             return await self._pieces.pull(contact, chunk_id)
@@ -90,7 +90,7 @@ class BulkTransport:
             return Reject("malformed", "not a chunk")
         return Accept()
 
-    async def _on_received(self, address: Address, topic: bytes, data: bytes) -> bytes:
+    async def _on_received(self, address: Address, topic: bytes, data: Bytes) -> bytes:
         chunk_id, names = ChunkID(topic[:CHUNK_ID_BYTES]), topic[CHUNK_ID_BYTES:]
         if not names:
             await self._keeper.receive(chunk_id, data)
@@ -104,7 +104,7 @@ class BulkTransport:
             raise kept
         return _KEPT
 
-    async def _pass_on(self, onward: list[bytes], chunk_id: ChunkID, data: bytes) -> None:
+    async def _pass_on(self, onward: list[bytes], chunk_id: ChunkID, data: Bytes) -> None:
         """To the first of these peers that takes it, with the names of those behind. Nobody relies on it."""
         if self._relays >= RELAYS_MAX:
             return
@@ -118,7 +118,7 @@ class BulkTransport:
         finally:
             self._relays -= 1
 
-    async def _passed(self, node_id: bytes, behind: list[bytes], chunk_id: ChunkID, data: bytes) -> bool:
+    async def _passed(self, node_id: bytes, behind: list[bytes], chunk_id: ChunkID, data: Bytes) -> bool:
         """False where the next peer should be tried."""
         contact = self._protocol.router.get(node_id)
         if contact is None or not contact.bulk:

@@ -68,20 +68,20 @@ class Link:
         self._on_requested = on_requested
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
-        self._replies: dict[int, asyncio.Future[bytes]] = {}  # by our stream
+        self._replies: dict[int, asyncio.Future[memoryview]] = {}  # by our stream
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = 0.0
         self._soon: asyncio.Handle | None = None
 
     # --- requests ---
 
-    async def request(self, kind: int, topic: bytes, data: bytes | memoryview, reply_bytes_max: int) -> bytes:
+    async def request(self, kind: int, topic: bytes, data: bytes | memoryview, reply_bytes_max: int) -> memoryview:
         """The peer's reply. Raises RemoteError. Cancelled, it tells the peer."""
         stream = self.connection.request(kind, topic, data, reply_bytes_max, self._loop.time())
         reply = self._replies[stream] = self._loop.create_future()
         self.wake()
         try:
-            answer: bytes = await reply
+            answer: memoryview = await reply
             return answer
         finally:
             del self._replies[stream]
@@ -123,7 +123,7 @@ class Link:
             elif isinstance(event, Closed):
                 self._on_closed(self)
 
-    def _settle(self, stream: int, result: bytes | RemoteError) -> None:
+    def _settle(self, stream: int, result: memoryview | RemoteError) -> None:
         reply = self._replies.get(stream)
         if reply is None or reply.done():
             return

@@ -21,7 +21,7 @@ from p2pkv import messages
 from p2pkv.core.drafts import ChunkPut
 from p2pkv.core.replication import needed
 from p2pkv.errors import IncompleteError, NotFoundError, RemoteError, UnreachableError
-from p2pkv.ids import CHUNK_ID_BYTES, ChunkID, chunk_id_of, place_of_chunk
+from p2pkv.ids import CHUNK_ID_BYTES, Bytes, ChunkID, place_of_chunk
 from p2pkv.limits import CHUNKS_ASKED_MAX, RELAY_BYTES_MIN
 from p2pkv.outcomes import Acks, ReplicaFailure, ReplicaInfo
 from p2pkv.storage.interface import QuotaExceededError, Store, StoreFailedError
@@ -30,17 +30,16 @@ from p2pkv.swarm.lookup import Lookups
 from p2pkv.swarm.neighbourhood import Neighbourhood
 from p2pkv.swarm.protocol import PeerProtocol, Sender
 
-ChunkHash = Callable[[bytes], ChunkID]
-Offload = Callable[[ChunkHash, bytes], Awaitable[ChunkID]]
-"""Runs a function beside the event loop, or at once in a simulation."""
+ChunkHash = Callable[[Bytes], Awaitable[ChunkID]]
+"""A chunk's id, computed beside the event loop, or at once in a simulation (see hashing)."""
 
 
 class ChunkKeeper:
     """This peer's share of the swarm's chunks: what it answers to others."""
 
-    def __init__(self, store: Store, *, stores: bool, offload: Offload) -> None:
+    def __init__(self, store: Store, *, stores: bool, chunk_hash: ChunkHash) -> None:
         self.store = store
-        self.offload = offload
+        self.chunk_hash = chunk_hash
         self.stores = stores
 
     async def on_has(self, sender: Sender, request: messages.HasChunks) -> messages.HasChunksReply:
@@ -48,19 +47,19 @@ class ChunkKeeper:
             raise RemoteError("malformed", "too many chunk ids, or of a wrong length")
         return messages.HasChunksReply(await self.store.has_chunks([ChunkID(i) for i in request.chunk_ids]))
 
-    async def receive(self, chunk_id: ChunkID, data: bytes) -> None:
+    async def receive(self, chunk_id: ChunkID, data: Bytes) -> None:
         """Check and keep a chunk that came from another peer; durable when it returns. Raises RemoteError."""
         await self.check(chunk_id, data)
         await self.keep(chunk_id, data)
 
-    async def check(self, chunk_id: ChunkID, data: bytes) -> None:
+    async def check(self, chunk_id: ChunkID, data: Bytes) -> None:
         """Raises RemoteError where we would not keep this for another peer."""
         if not self.stores:
             raise RemoteError("refused", "this peer stores nothing")
-        if await self.offload(chunk_id_of, data) != chunk_id:
+        if await self.chunk_hash(data) != chunk_id:
             raise RemoteError("damaged", "the bytes do not match the hash")
 
-    async def keep(self, chunk_id: ChunkID, data: bytes) -> None:
+    async def keep(self, chunk_id: ChunkID, data: Bytes) -> None:
         """Raises RemoteError where the store cannot take it."""
         try:
             await self.store.put_chunk(chunk_id, data)
@@ -80,14 +79,14 @@ class ChunkKeeper:
 class ChunkTransport(Protocol):
     """How the bytes of a chunk get from peer to peer. Every method raises RemoteError where the other peer fails."""
 
-    async def push(self, contact: Contact, chunk_id: ChunkID, stored: bytes, onward: Sequence[bytes] = ()) -> None:
+    async def push(self, contact: Contact, chunk_id: ChunkID, stored: Bytes, onward: Sequence[bytes] = ()) -> None:
         """Bring a chunk to a contact; it is durable there when this returns.
 
         `onward`: the NodeIDs of peers that it may pass the chunk on to. Whether it did must be asked there.
         """
         ...
 
-    async def pull(self, contact: Contact, chunk_id: ChunkID) -> bytes:
+    async def pull(self, contact: Contact, chunk_id: ChunkID) -> Bytes:
         """A chunk from a contact, not checked yet."""
         ...
 
@@ -185,7 +184,7 @@ class ChunkSwarm:
 
     # --- get ---
 
-    async def get(self, chunk_id: ChunkID, *, attempt: int = 0) -> bytes:
+    async def get(self, chunk_id: ChunkID, *, attempt: int = 0) -> Bytes:
         """A chunk's stored bytes, checked. Raises NotFoundError, IncompleteError."""
         own = await self._keeper.store.get_chunk(chunk_id)
         if own is not None:
@@ -203,7 +202,7 @@ class ChunkSwarm:
             raise IncompleteError(f"chunk {chunk_id.hex()[:12]}: {why}", "try again when more peers are reachable")
         raise NotFoundError(f"no peer holds chunk {chunk_id.hex()[:12]}")
 
-    async def _from(self, chunk_id: ChunkID, contacts: list[Contact]) -> tuple[bytes | None, list[str]]:
+    async def _from(self, chunk_id: ChunkID, contacts: list[Contact]) -> tuple[Bytes | None, list[str]]:
         """Fetch a chunk from whichever of the contacts hold it: the least busy of those that have answered so far."""
         asking = {asyncio.create_task(self._holds(contact, chunk_id)): contact for contact in contacts}
         failures: list[str] = []
@@ -225,7 +224,7 @@ class ChunkSwarm:
     def _load(self, contact: Contact) -> tuple[int, float]:
         return self._pulling[contact.id], contact.rtt.rto_s
 
-    async def _pull(self, contact: Contact, chunk_id: ChunkID) -> bytes:
+    async def _pull(self, contact: Contact, chunk_id: ChunkID) -> Bytes:
         self._pulling[contact.id] += 1
         try:
             data = await self._transport.pull(contact, chunk_id)
@@ -233,7 +232,7 @@ class ChunkSwarm:
             self._pulling[contact.id] -= 1
             if not self._pulling[contact.id]:
                 del self._pulling[contact.id]
-        if await self._keeper.offload(chunk_id_of, data) != chunk_id:
+        if await self._keeper.chunk_hash(data) != chunk_id:
             raise RemoteError("damaged", "the bytes do not match the hash")
         return data
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from p2pkv import messages
 from p2pkv.core.pages import PageName, place_of_page
 from p2pkv.errors import P2pkvError, RemoteError
-from p2pkv.ids import ChunkID, Place
+from p2pkv.ids import Place
 from p2pkv.limits import ALPHA_DEFAULT, CONTACTS_QUESTIONED_MAX, K_DEFAULT, PAGES_ASKED_AT_ONCE_MAX
 from p2pkv.outcomes import ReplicaInfo
 from p2pkv.storage.interface import RangeQuery, Store
@@ -21,9 +21,10 @@ from p2pkv.swarm.advertising import Advertising
 from p2pkv.swarm.agreement import Acceptor, Agreement
 from p2pkv.swarm.batch_writing import BatchWriter
 from p2pkv.swarm.bulk_chunks import BulkTransport
-from p2pkv.swarm.chunks import ChunkHash, ChunkKeeper, ChunkSwarm
+from p2pkv.swarm.chunks import ChunkKeeper, ChunkSwarm
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.environment import Address, Environment
+from p2pkv.swarm.hashing import ThreadHasher, hash_at_once
 from p2pkv.swarm.holdings import Holdings, PageBound
 from p2pkv.swarm.identity import Identity
 from p2pkv.swarm.memory import keep_freed_memory
@@ -89,7 +90,8 @@ class SwarmNode:
         holdings = Holdings(self.store, self.page_bound)
         self.replica = Replica(self.store, env, self.neighbourhood, holdings)
         acceptor = Acceptor(self.replica)
-        keeper = ChunkKeeper(self.store, stores=self._stores, offload=_at_once if env.simulated else _in_thread)
+        chunk_hash = hash_at_once if env.simulated else ThreadHasher()
+        keeper = ChunkKeeper(self.store, stores=self._stores, chunk_hash=chunk_hash)
         pages = PageWriter(protocol, self.lookups, self.replica, self.neighbourhood, self.identity.public_key)
         self.batches = BatchWriter(protocol, self.lookups, self.replica, self.neighbourhood)
         self.writer = Writer(pages, self.batches, self.replica, self.identity, env)
@@ -196,11 +198,3 @@ def _by_peer(pages: list[list[ReplicaInfo]]) -> list[ReplicaInfo]:
         ReplicaInfo(node, address, any(holds), f"{sum(holds)} of the {len(holds)} pages that it should hold")
         for (node, address), holds in sorted(held.items(), key=lambda item: -sum(item[1]))
     ]
-
-
-async def _in_thread(function: ChunkHash, data: bytes) -> ChunkID:
-    return await asyncio.to_thread(function, data)
-
-
-async def _at_once(function: ChunkHash, data: bytes) -> ChunkID:
-    return function(data)

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from p2pkv import messages
 from p2pkv.errors import RemoteError
-from p2pkv.ids import CHUNK_ID_BYTES, ChunkID
+from p2pkv.ids import CHUNK_ID_BYTES, Bytes, ChunkID
 from p2pkv.limits import (
     PIECE_BYTES,
     PIECE_CHUNKS_CACHED_MAX,
@@ -98,13 +98,13 @@ class PieceTransport:
         """Few chunks at once go to or come from one contact, so that their pieces do not wait in queues."""
         return self._turns.setdefault(contact, asyncio.Semaphore(PIECE_CHUNKS_PER_CONTACT_MAX))
 
-    async def push(self, contact: Contact, chunk_id: ChunkID, stored: bytes, onward: Sequence[bytes] = ()) -> None:
+    async def push(self, contact: Contact, chunk_id: ChunkID, stored: Bytes, onward: Sequence[bytes] = ()) -> None:
         """Bring a chunk to a contact; it is durable there when this returns, and not passed on. Raises RemoteError."""
         whole = False
 
         async def put(offset: int) -> None:
             nonlocal whole
-            piece = stored[offset : offset + PIECE_BYTES]
+            piece = bytes(stored[offset : offset + PIECE_BYTES])
             request = messages.PutPiece(chunk_id, len(stored), offset, piece)
             whole |= (await self._protocol.call(contact, messages.PUT_PIECE, request)).stored
 

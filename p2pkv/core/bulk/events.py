@@ -30,7 +30,7 @@ class Requested:
     stream: int
     kind: int  # messages.PUSH or messages.PULL
     topic: bytes
-    data: bytes
+    data: memoryview  # of memory that is nobody else's
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Replied:
     """The reply to a request of ours has come whole."""
 
     stream: int
-    data: bytes
+    data: memoryview  # of memory that is nobody else's
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,7 +207,7 @@ class Streams:
             return False
         del self._all[stream.number]
         self._unqueue(stream)
-        self.events.append(Replied(stream.number, bytes(incoming.view[len(_REPLY_HEAD) :])))
+        self.events.append(Replied(stream.number, incoming.view[len(_REPLY_HEAD) :].toreadonly()))
         return True
 
     def _request_progress(self, stream: Stream, incoming: Incoming) -> bool:
@@ -216,7 +216,7 @@ class Streams:
         request = stream.request
         if request is None or not incoming.complete or stream.number not in self._all:
             return incoming.complete
-        data = bytes(incoming.view[request.data_at :])
+        data = incoming.view[request.data_at :].toreadonly()
         stream.incoming = Incoming(0)  # late packets of it find it complete
         stream.incoming.size = incoming.size
         self.events.append(Requested(stream.number, request.kind, request.topic, data))
