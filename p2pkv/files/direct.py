@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from p2pkv.ids import Bytes
-from p2pkv.limits import CHUNK_BYTES_MAX, DIRECT_ALIGN_BYTES
+from p2pkv.limits import DIRECT_ALIGN_BYTES, DIRECT_WRITE_BYTES_MAX
 
 _DIRECT = getattr(os, "O_DIRECT", 0)
 
@@ -29,14 +30,18 @@ class DirectFile:
                 self._fd = os.open(path, os.O_WRONLY | _DIRECT | getattr(os, "O_NOFOLLOW", 0))
             except OSError:
                 return  # this file system has no such way
-            self._buffer = mmap.mmap(-1, CHUNK_BYTES_MAX)
+            self._buffer = mmap.mmap(-1, DIRECT_WRITE_BYTES_MAX)
 
-    def write(self, offset: int, data: Bytes) -> int:
-        """Write a beginning of the data, all of it but for an unaligned end; how much was written."""
-        size_bytes = min(len(data), CHUNK_BYTES_MAX) & -DIRECT_ALIGN_BYTES
-        if self._buffer is None or offset % DIRECT_ALIGN_BYTES or not size_bytes:
+    def write(self, offset: int, parts: Sequence[Bytes]) -> int:
+        """Write the beginning of adjacent parts, all of them but for an unaligned end; how much was written."""
+        if self._buffer is None or offset % DIRECT_ALIGN_BYTES:
             return 0
-        self._buffer[:size_bytes] = data[:size_bytes]
+        size_bytes = 0
+        for part in parts:
+            assert size_bytes + len(part) <= DIRECT_WRITE_BYTES_MAX
+            self._buffer[size_bytes : size_bytes + len(part)] = part
+            size_bytes += len(part)
+        size_bytes &= -DIRECT_ALIGN_BYTES
         try:
             with memoryview(self._buffer) as view:
                 return os.pwrite(self._fd, view[:size_bytes], offset) & -DIRECT_ALIGN_BYTES
@@ -47,6 +52,4 @@ class DirectFile:
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
-        if self._buffer is not None:
-            self._buffer.close()
-        self._fd, self._buffer = -1, None
+        self._fd, self._buffer = -1, None  # the memory goes with its last view

@@ -20,13 +20,12 @@ from p2pkv.core.sealing import Seal, content_hasher
 from p2pkv.errors import InvalidError
 from p2pkv.files import names
 from p2pkv.files.concurrency import Job, Offload, run_jobs
-from p2pkv.files.fetching import Content, PieceSource, check_key, cut
+from p2pkv.files.fetching import Content, Fetched, PieceSource, check_key, cut
 from p2pkv.files.keeping import Keeping
 from p2pkv.files.namespace import Entry
-from p2pkv.files.partfile import PartFile, disk_error, part_path
+from p2pkv.files.partfile import CHECK_BYTES, FetchedPiece, PartFile, disk_error, part_path
 from p2pkv.files.ports import Chunks
 from p2pkv.files.progress import Meter
-from p2pkv.ids import Bytes
 from p2pkv.limits import CHUNKS_IN_FLIGHT_MAX, PIECES_HELD_MAX
 from p2pkv.outcomes import TransferOutcome
 
@@ -84,7 +83,7 @@ class Downloader:
         """Every chunk of a file, those that hold lists included. Needs no key."""
         return PieceSource(self._chunks, Content.of(entry.version, entry.name), offload=self.offload).list_chunks()
 
-    async def bounded_fetch(self, source: PieceSource, piece: Piece) -> Bytes:
+    async def bounded_fetch(self, source: PieceSource, piece: Piece) -> Fetched:
         async with self._slots:
             return await source.fetch(piece)
 
@@ -105,7 +104,7 @@ class _Run:
     async def fetch_all(self) -> None:
         """Bring every byte of the range onto the disk and check the whole. Raises DamagedError."""
         if self._source.content.root is None:
-            await self._keep(self._source.inline()[self._start : self._stop], self._start)
+            await self._keep(FetchedPiece(0, self._source.inline()[self._start : self._stop]))
         jobs = self._jobs()
         most = CHUNKS_IN_FLIGHT_MAX + PIECES_HELD_MAX  # so that some are written while others are under way
         async with aclosing(jobs), aclosing(run_jobs(jobs, limit=most, ordered=False)) as finished:
@@ -130,17 +129,19 @@ class _Run:
             await self._keeping.note(offset - self._start, length)
             self._meter.add(length)
             return
-        plain = await self._owner.bounded_fetch(self._source, piece)
+        plain, plain_id = await self._owner.bounded_fetch(self._source, piece)
         self.chunks_fetched += 1
-        await self._keep(cut(plain, piece.offset, self._start, self._stop), offset)
+        check = plain_id[:CHECK_BYTES] if plain_id and len(plain) == length else None
+        data = cut(plain, piece.offset, self._start, self._stop)
+        await self._keep(FetchedPiece(offset - self._start, data, check))
 
     async def _there(self, offset: int, length: int) -> bool:
         at = offset - self._start
         return self._part.knows(at, length) and await self._owner.offload(self._part.verify, at, length)
 
-    async def _keep(self, plain: Bytes, offset: int) -> None:
-        await self._keeping.write(offset - self._start, plain)
-        self._meter.add(len(plain))
+    async def _keep(self, piece: FetchedPiece) -> None:
+        await self._keeping.write(piece)
+        self._meter.add(len(piece.data))
 
 
 def span(entry: Entry, byte_range: ByteRange | None) -> tuple[int, int]:

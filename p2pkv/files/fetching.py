@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,7 +18,7 @@ from p2pkv.core.sealing import Seal, content_hasher
 from p2pkv.errors import DamagedError, IncompleteError, InvalidError, NotFoundError, P2pkvError, RemoteError
 from p2pkv.files.concurrency import Job, Offload, in_thread, run_jobs
 from p2pkv.files.ports import Chunks
-from p2pkv.ids import Bytes
+from p2pkv.ids import Bytes, ChunkID
 from p2pkv.limits import CHUNK_BYTES_MAX, CHUNK_GET_ATTEMPTS_MAX, CHUNKS_IN_FLIGHT_MAX
 
 
@@ -40,6 +41,13 @@ class Content(msgspec.Struct, frozen=True):
             return cls(name, version.size_bytes, None, decode_body(version.body, version.size_bytes), hash)
         except RemoteError as error:
             raise DamagedError(f"{name}: its record is damaged ({error.detail})", "upload it again") from None
+
+
+class Fetched(NamedTuple):
+    """Plain bytes, and the id of the chunk that they came in where it holds them as they are."""
+
+    data: Bytes
+    plain_id: ChunkID | None
 
 
 class PieceSource:
@@ -86,14 +94,14 @@ class PieceSource:
                 above.append(below.pieces(start, stop, piece.offset))
                 levels.append(below.level)
 
-    async def fetch(self, piece: Piece) -> Bytes:
+    async def fetch(self, piece: Piece) -> Fetched:
         """The plain bytes of a piece."""
         stored = await self._get(piece)
         size_bytes = piece.ref.size_bytes
         try:
             if is_plain(stored):
-                return decode_chunk(stored, size_bytes, seal=self.seal)
-            return await self._offload(_decode, stored, size_bytes, self.seal, piece.offset)
+                return Fetched(decode_chunk(stored, size_bytes, seal=self.seal), piece.ref.id)
+            return Fetched(await self._offload(_decode, stored, size_bytes, self.seal, piece.offset), None)
         except P2pkvError as error:
             raise type(error)(f"{self.content.name}: at byte {piece.offset}: {error}", error.mend) from None
 
@@ -136,7 +144,7 @@ class PieceSource:
         return lambda: self._part(piece, start, stop)
 
     async def _part(self, piece: Piece, start: int, stop: int) -> Bytes:
-        return cut(await self.fetch(piece), piece.offset, start, stop)
+        return cut((await self.fetch(piece)).data, piece.offset, start, stop)
 
     async def _inline_part(self, start: int, stop: int) -> bytes:
         return self.inline()[start:stop]

@@ -15,7 +15,7 @@ import asyncio
 from blake3 import blake3
 
 from p2pkv.files.concurrency import Offload
-from p2pkv.files.partfile import PartFile
+from p2pkv.files.partfile import FetchedPiece, PartFile
 from p2pkv.ids import Bytes
 from p2pkv.limits import PIECES_HELD_MAX
 
@@ -29,43 +29,51 @@ class Keeping:
         self._hasher = hasher
         self._offload = offload
         self._lock = asyncio.Lock()
-        self._waiting: list[tuple[int, int, Bytes | None]] = []
+        self._waiting: list[FetchedPiece] = []
+        self._there: list[tuple[int, int]] = []  # on disk since an earlier run: offset, length
         self._ready: dict[int, tuple[int, Bytes | None]] = {}  # by offset: length, and the bytes where they are held
         self._held = 0
         self._next = 0  # what was hashed
 
-    async def write(self, offset: int, data: Bytes) -> None:
+    async def write(self, piece: FetchedPiece) -> None:
         """Keep a piece; it is on disk when this returns."""
-        await self._add(offset, len(data), data)
+        self._waiting.append(piece)
+        await self._turn()
 
     async def note(self, offset: int, length: int) -> None:
         """A piece that an earlier run brought onto the disk."""
-        await self._add(offset, length, None)
+        self._there.append((offset, length))
+        await self._turn()
 
     def digest(self) -> bytes:
         """Of the whole, once all pieces are kept."""
         return self._hasher.digest() if self._hasher else b""
 
-    async def _add(self, offset: int, length: int, data: Bytes | None) -> None:
-        self._waiting.append((offset, length, data))
+    async def _turn(self) -> None:
         async with self._lock:
             pieces, self._waiting = self._waiting, []
-            if pieces:  # else somebody else has kept ours
-                await self._offload(self._keep, pieces)
+            there, self._there = self._there, []
+            if pieces or there:  # else somebody else has kept ours
+                await self._offload(self._keep, pieces, there)
 
-    def _keep(self, pieces: list[tuple[int, int, Bytes | None]]) -> None:
-        for offset, length, data in pieces:
-            if data is not None:
-                self._part.write(offset, data)
-            if self._hasher is not None:
-                self._hash(self._hasher, offset, length, data)
+    def _keep(self, pieces: list[FetchedPiece], there: list[tuple[int, int]]) -> None:
+        if pieces:
+            self._part.write(pieces)
+        if self._hasher is None:
+            return
+        for offset, length in there:
+            self._ready[offset] = length, None
+        for piece in sorted(pieces, key=lambda piece: piece.offset):
+            held = piece.data if self._held < PIECES_HELD_MAX else None
+            self._ready[piece.offset] = len(piece.data), held
+            self._held += held is not None
+            self._hash(self._hasher)
+        self._hash(self._hasher)
 
-    def _hash(self, hasher: blake3, offset: int, length: int, data: Bytes | None) -> None:
-        held = data if self._held < PIECES_HELD_MAX else None
-        self._ready[offset] = length, held
-        self._held += held is not None
+    def _hash(self, hasher: blake3) -> None:
+        """All that is next."""
         while (ready := self._ready.pop(self._next, None)) is not None:
-            size_bytes, held = ready
+            length, held = ready
             self._held -= held is not None
-            hasher.update(held if held is not None else self._part.read(self._next, size_bytes))
-            self._next += size_bytes
+            hasher.update(held if held is not None else self._part.read(self._next, length))
+            self._next += length

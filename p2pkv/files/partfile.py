@@ -2,8 +2,11 @@
 
 `.<name>.p2pkv-part` lies beside the target and holds the bytes; `.<name>.p2pkv-part.journal` says which are there:
 
-    "p2pkvj1\\n"  identity of the content and range, 32 bytes
-    then per finished piece: offset u64, length u32, first 16 bytes of its BLAKE3 hash; big-endian
+    "p2pkvj2\\n"  identity of the content and range, 32 bytes
+    then per finished piece: offset u64, length u32, first 16 bytes of its check; big-endian
+
+The check is the BLAKE3 hash of a zero byte and the piece: the id of a chunk that is stored plainly (core/chunking.py),
+so that most pieces are not hashed once more.
 
 A piece is journaled after it is written, and believed on resuming only where the bytes on disk have its hash. The final
 name appears by one rename, after the content is complete and synced. Blocking: called in threads.
@@ -18,8 +21,9 @@ import shutil
 import struct
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from blake3 import blake3
 
@@ -27,13 +31,14 @@ from p2pkv.errors import P2pkvError
 from p2pkv.files.direct import DirectFile
 from p2pkv.files.source import local_error
 from p2pkv.ids import Bytes
-from p2pkv.limits import CHUNK_BYTES_MAX, DIRECT_FILE_BYTES_MIN
+from p2pkv.limits import CHUNK_BYTES_MAX, DIRECT_FILE_BYTES_MIN, DIRECT_WRITE_BYTES_MAX
 
 if sys.platform != "win32":
     import fcntl
 
 PART_SUFFIX = ".p2pkv-part"
-_MAGIC = b"p2pkvj1\n"
+CHECK_BYTES = 16
+_MAGIC = b"p2pkvj2\n"
 _PIECE = struct.Struct(">QI16s")
 _NAME_BYTES_MAX = 255 - len(PART_SUFFIX + ".journal") - 1
 _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -41,6 +46,14 @@ _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_
 
 class NoSpaceError(P2pkvError):
     """The local disk is full. What was fetched is kept; the same command goes on when there is room."""
+
+
+class FetchedPiece(NamedTuple):
+    """Bytes of the file on their way to the disk, with their check where it is known."""
+
+    offset: int
+    data: Bytes
+    check: bytes | None = None
 
 
 class PartFile:
@@ -74,7 +87,7 @@ class PartFile:
     def verify(self, offset: int, length: int) -> bool:
         """Whether a piece that the journal knows really is on disk; forgotten where not."""
         with self._errors():
-            if _digest(self.read(offset, length)) == self._done[offset][1]:
+            if _check(self.read(offset, length)) == self._done[offset][1]:
                 return True
         del self._done[offset]
         return False
@@ -87,12 +100,13 @@ class PartFile:
                 os.lseek(self._fd, offset, os.SEEK_SET)
                 return os.read(self._fd, length)
 
-    def write(self, offset: int, data: Bytes) -> None:
-        """Write a piece, then journal it; for one thread at a time. Raises NoSpaceError."""
+    def write(self, pieces: Sequence[FetchedPiece]) -> None:
+        """Write pieces, then journal them; for one thread at a time. Raises NoSpaceError."""
         with self._errors():
-            self._write_all(offset, data)
-            if self._size_bytes > CHUNK_BYTES_MAX:  # less than a chunk is not worth a journal
-                self._note(offset, data)
+            for run in _runs(pieces, DIRECT_WRITE_BYTES_MAX if self._direct else 0):
+                self._write_all(run)
+                if self._size_bytes > CHUNK_BYTES_MAX:  # less than a chunk is not worth a journal
+                    self._note(run)
 
     def finish(self, mode: int, mtime_ns: int) -> None:
         """Give the complete content its mode, time and final name, durably."""
@@ -155,24 +169,29 @@ class PartFile:
         os.ftruncate(self._fd, 0)
         os.ftruncate(self._fd, self._size_bytes)
 
-    def _note(self, offset: int, data: Bytes) -> None:
-        digest = _digest(data)
-        with self._lock:
-            if self._journal_fd < 0:
-                self._open_journal(0)
-                os.write(self._journal_fd, self._header)
-            os.write(self._journal_fd, _PIECE.pack(offset, len(data), digest))
-            self._done[offset] = len(data), digest
+    def _note(self, pieces: Sequence[FetchedPiece]) -> None:
+        if self._journal_fd < 0:
+            self._open_journal(0)
+            os.write(self._journal_fd, self._header)
+        done = {piece.offset: (len(piece.data), piece.check or _check(piece.data)) for piece in pieces}
+        entries = (_PIECE.pack(offset, length, check) for offset, (length, check) in done.items())
+        os.write(self._journal_fd, b"".join(entries))
+        self._done |= done
 
     def _open_journal(self, keep_bytes: int) -> None:
         self._journal_fd = os.open(self._journal_path, _FLAGS, 0o600)
         os.ftruncate(self._journal_fd, keep_bytes)
         os.lseek(self._journal_fd, keep_bytes, os.SEEK_SET)
 
-    def _write_all(self, offset: int, data: Bytes) -> None:
-        view = memoryview(data)
-        direct = self._direct.write(offset, view) if self._direct else 0
-        offset, view = offset + direct, view[direct:]
+    def _write_all(self, run: Sequence[FetchedPiece]) -> None:
+        start = run[0].offset
+        done = start + (self._direct.write(start, [piece.data for piece in run]) if self._direct else 0)
+        for offset, data, _ in run:
+            skip = max(done - offset, 0)
+            if skip < len(data):
+                self._write_plainly(offset + skip, memoryview(data)[skip:])
+
+    def _write_plainly(self, offset: int, view: memoryview) -> None:
         while view:
             if hasattr(os, "pwrite"):
                 written = os.pwrite(self._fd, view, offset)
@@ -245,5 +264,18 @@ def _read_journal(path: Path) -> bytes:
         return b""
 
 
-def _digest(data: Bytes) -> bytes:
-    return blake3(data).digest(length=16)
+def _check(data: Bytes) -> bytes:
+    return blake3(b"\0").update(data).digest(length=CHECK_BYTES)
+
+
+def _runs(pieces: Sequence[FetchedPiece], size_bytes_max: int) -> Iterator[list[FetchedPiece]]:
+    """Adjacent pieces together, as far as they are written at once; each by itself where they are not."""
+    run, size_bytes = list[FetchedPiece](), 0
+    for piece in sorted(pieces, key=lambda piece: piece.offset):
+        if run and (piece.offset != run[0].offset + size_bytes or size_bytes + len(piece.data) > size_bytes_max):
+            yield run
+            run, size_bytes = [], 0
+        run.append(piece)
+        size_bytes += len(piece.data)
+    if run:
+        yield run

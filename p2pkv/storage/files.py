@@ -50,9 +50,15 @@ class Files:
 
     def read_at(self, path: Path, offset: int, size_bytes: int) -> bytes:
         """Up to `size_bytes` bytes, fewer at the end of the file."""
-        with path.open("rb", buffering=0) as file:
-            file.seek(offset)
-            return file.read(size_bytes) or b""
+        if not hasattr(os, "pread"):
+            with path.open("rb", buffering=0) as file:
+                file.seek(offset)
+                return file.read(size_bytes) or b""
+        descriptor = os.open(path, os.O_RDONLY)  # three system calls, where a file object takes six
+        try:
+            return os.pread(descriptor, size_bytes, offset)
+        finally:
+            os.close(descriptor)
 
     def size_bytes(self, path: Path) -> int | None:
         """None where there is no such file."""

@@ -14,7 +14,7 @@ from functools import cache
 
 from p2pkv.limits import FREE_MEMORY_KEPT_BYTES, STORED_CHUNK_BYTES_MAX
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # malloc.h
 
 
 @cache
@@ -27,4 +27,5 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     kept = mallopt(_TRIM_THRESHOLD, FREE_MEMORY_KEPT_BYTES)
+    mallopt(_ARENA_MAX, 1)  # what a thread frees in an arena of its own, no other thread uses again
     return bool(kept and mallopt(_MMAP_THRESHOLD, 2 * STORED_CHUNK_BYTES_MAX))

@@ -15,7 +15,7 @@ import pytest
 
 from p2pkv.errors import DamagedError, IncompleteError, InvalidError, NotFoundError, P2pkvError, RefusedError
 from p2pkv.files.service import Files
-from p2pkv.limits import CHUNKS_IN_FLIGHT_MAX, MIB
+from p2pkv.limits import CHUNKS_IN_FLIGHT_MAX, MIB, PIECES_HELD_MAX
 from p2pkv.outcomes import TransferProgress
 from tests.files.conftest import World
 
@@ -173,13 +173,13 @@ async def test_a_file_that_changes_while_it_is_read_is_not_stored(files: Files, 
 
 
 async def test_a_broken_download_goes_on_where_it_stopped(files: Files, world: World, tmp_path: Path) -> None:
-    data = world.noise(20 * MIB)
+    data = world.noise(48 * MIB)
     await files.upload(stream(data, MIB), "data")
     target = tmp_path / "data"
     target.write_bytes(b"what was there before")
 
     def dies(chunk_id: bytes, attempt: int) -> None:
-        if len(world.chunks.gets) > 18:
+        if len(world.chunks.gets) > 44:
             raise asyncio.CancelledError
 
     world.chunks.gets.clear()
@@ -192,8 +192,9 @@ async def test_a_broken_download_goes_on_where_it_stopped(files: Files, world: W
     world.chunks.on_get = lambda chunk_id, attempt: None
     down = await world.files().download("data", target)
     assert target.read_bytes() == data
-    assert down.chunks == 20
-    assert down.chunks_sent == len(world.chunks.gets) <= CHUNKS_IN_FLIGHT_MAX + 2
+    assert down.chunks == 48
+    assert down.chunks_sent + 1 == len(world.chunks.gets), "those and the list"
+    assert down.chunks_sent <= 48 - 44 + CHUNKS_IN_FLIGHT_MAX + PIECES_HELD_MAX
     assert left(tmp_path) == ["data"]
 
 
@@ -204,11 +205,11 @@ from tests.files.conftest import World
 from tests.files.test_transfer import stream
 world = World()
 def dies(chunk_id, attempt):
-    if len(world.chunks.gets) > 20:
+    if len(world.chunks.gets) > 44:
         os.kill(os.getpid(), signal.SIGKILL)
 async def main():
     files = world.files()
-    await files.upload(stream(world.noise(24 << 20), 1 << 20), "data")
+    await files.upload(stream(world.noise(48 << 20), 1 << 20), "data")
     world.chunks.on_get = dies
     await files.download("data", Path(sys.argv[1]))
 asyncio.run(main())
@@ -223,11 +224,11 @@ async def test_a_download_killed_by_the_system_goes_on_in_another_process(
     killed = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, str(target), cwd=root)
     assert await killed.wait() == -signal.SIGKILL
     assert left(tmp_path) == [".data.p2pkv-part", ".data.p2pkv-part.journal"]
-    data = world.noise(24 * MIB)  # the same seed, so the same record as in the killed process
+    data = world.noise(48 * MIB)  # the same seed, so the same record as in the killed process
     await files.upload(stream(data, MIB), "data")
     down = await files.download("data", target)
     assert target.read_bytes() == data
-    assert down.chunks_sent <= 24 - 20 + CHUNKS_IN_FLIGHT_MAX
+    assert down.chunks_sent <= 48 - 44 + CHUNKS_IN_FLIGHT_MAX + PIECES_HELD_MAX
     assert left(tmp_path) == ["data"]
 
 
