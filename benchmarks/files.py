@@ -27,6 +27,8 @@ from benchmarks.measures import median
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 120.0
+PIECE_BYTES = 1 << 20
+MACHINE_BYTES_MAX = 256 << 20
 
 
 def hash_of(path: Path) -> str:
@@ -189,7 +191,7 @@ def measure(system: str, source: Path) -> dict[str, float]:
             hello = json.loads(holder.stdout.readline())
             moved = subprocess.run(
                 [*command, "move", *common, "--address", hello["address"]],
-                capture_output=True, text=True, cwd=ROOT, check=True, timeout=2 * PATIENCE_S,
+                capture_output=True, text=True, cwd=ROOT, check=True, timeout=2 * PATIENCE_S + source.stat().st_size / 20e6,
             )  # fmt: skip
             result: dict[str, float] = {**hello, **json.loads(moved.stdout)}
             end, _ = holder.communicate("\n", timeout=60)
@@ -222,8 +224,10 @@ def main() -> None:
 def report(systems: list[str], size: int, runs: int, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="p2pkv-bench-", dir=folder) as name:
         source = Path(name) / "source.bin"
-        source.write_bytes(os.urandom(size))
-        limits = machine(Path(name), size)
+        with source.open("wb") as file:
+            for at in range(0, size, PIECE_BYTES):
+                file.write(os.urandom(min(PIECE_BYTES, size - at)))
+        limits = machine(Path(name), min(size, MACHINE_BYTES_MAX))
         results: dict[str, list[dict[str, float]]] = {system: [] for system in systems}
         for _ in range(runs):
             for system in systems:

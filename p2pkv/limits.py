@@ -108,6 +108,7 @@ FILES_IN_FLIGHT_MAX = 16  # of one folder
 CHUNK_GET_ATTEMPTS_MAX = 3  # then the chunk is called unreachable
 CHUNK_PUT_ATTEMPTS_MAX = 3  # for its acks; replicas that have it are not sent it again
 CHUNKS_REMEMBERED_MAX = 1 << 17  # ids of one upload, to put equal chunks once: 128 GiB of file, 16 MB of memory
+READ_BYTES = 4 * CHUNK_BYTES_MAX  # of a file that is uploaded, at once
 PIECES_HELD_MAX = 8  # of one download that wait in memory to be hashed in order; further ones are read again
 DIRECT_FILE_BYTES_MIN = 16 * MIB  # smaller downloads are likely to be read at once and stay in the page cache
 DIRECT_WRITE_BYTES_MAX = 4 * MIB  # written at once past the page cache

@@ -89,6 +89,12 @@ def encode_chunk(plain: bytes, *, seal: Seal | None = None, offset: int = 0) -> 
     return bytes([codec]) + payload
 
 
+def plain_chunk(plain: bytes) -> bytes:
+    """The stored form of a chunk that is not worth compressing."""
+    assert len(plain) <= CHUNK_BYTES_MAX
+    return bytes([RAW]) + plain
+
+
 def decode_chunk(stored: Bytes, plain_bytes: int, *, seal: Seal | None = None, offset: int = 0) -> Bytes:
     """The plain bytes of a stored chunk, a view where it holds them as they are.
 

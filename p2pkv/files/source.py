@@ -13,7 +13,7 @@ from pathlib import Path
 
 from p2pkv.errors import InvalidError, NotFoundError, P2pkvError
 from p2pkv.files.concurrency import Offload
-from p2pkv.limits import CHUNK_BYTES_MAX
+from p2pkv.limits import CHUNK_BYTES_MAX, READ_BYTES
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 _SPECIAL = (
@@ -35,6 +35,16 @@ class SourceFile:
         self._fd = -1
         self._read = 0
 
+    def load(self) -> tuple[os.stat_result, bytes | None]:
+        """Open it; a small one is read at once, checked and closed. The content is None where it is for `read`."""
+        found = self.open()
+        if found.st_size > CHUNK_BYTES_MAX:
+            return found, None
+        content = b"".join(iter(self.read, b""))
+        self.check_unchanged()
+        self.close()
+        return found, content
+
     def open(self) -> os.stat_result:
         """Raises NotFoundError, InvalidError (a folder, a special file), P2pkvError (permission and the like)."""
         try:
@@ -48,10 +58,12 @@ class SourceFile:
     def read(self) -> bytes:
         """The next block; empty at the end."""
         try:
-            block = os.read(self._fd, CHUNK_BYTES_MAX)
+            block = os.read(self._fd, READ_BYTES)
         except OSError as error:
             raise local_error(self.path, error) from None
         self._read += len(block)
+        if self._read > self._stat.st_size:
+            raise self._changed()
         return block
 
     def check_unchanged(self) -> None:
@@ -61,10 +73,13 @@ class SourceFile:
         except OSError:
             now = None
         if now is None or _identity(now) != _identity(self._stat) or self._read != self._stat.st_size:
-            raise P2pkvError(
-                f"{self.path}: changed while it was read; nothing was stored under its name",
-                "upload it again when nothing writes to it, or pipe it in: p2pkv upload -",
-            )
+            raise self._changed()
+
+    def _changed(self) -> P2pkvError:
+        return P2pkvError(
+            f"{self.path}: changed while it was read; nothing was stored under its name",
+            "upload it again when nothing writes to it, or pipe it in: p2pkv upload -",
+        )
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -22,7 +22,7 @@ from p2pkv.files.namespace import Namespace, is_link_text
 from p2pkv.files.ports import Chunks, Draft
 from p2pkv.files.progress import Meter
 from p2pkv.files.source import SourceFile, blocks_of
-from p2pkv.files.values import ContentWriter, StoredContent
+from p2pkv.files.values import ContentWriter, StoredContent, one_block
 from p2pkv.limits import BODY_BYTES_MAX
 from p2pkv.outcomes import Acks, PutOutcome, TransferOutcome
 
@@ -62,8 +62,10 @@ class Uploader:
         """Upload a local file; its folder must be there already."""
         source = SourceFile(path, follow=follow)
         try:
-            found = await self.offload(source.open)
+            found, content = await self.offload(source.load)
             meta = FileMeta(Kind.FILE, found.st_mtime_ns, found.st_mode & 0o7777)
+            if content is not None:
+                return await self._content(one_block(content), meta, place, options, meter)
             async with aclosing(blocks_of(source, self.offload)) as blocks:
                 return await self._content(blocks, meta, place, options, meter)
         finally:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from typing import NamedTuple
 
 import msgspec
 
-from p2pkv.core.chunking import SEALED_OVERHEAD_BYTES, FixedChunker, encode_chunk
+from p2pkv.core.chunking import SEALED_OVERHEAD_BYTES, FixedChunker, encode_chunk, looks_compressible, plain_chunk
 from p2pkv.core.manifest import ChunkList, ChunkRef
 from p2pkv.core.records import Flag, Version
 from p2pkv.core.sealing import Seal, content_hasher
@@ -35,6 +36,13 @@ from p2pkv.outcomes import Acks, ReplicaFailure
 Blocks = AsyncIterator[bytes]
 OnChunk = Callable[[int, int], None]
 """Called with the plain bytes of a chunk and the replicas that it reached (0: an equal one was put before)."""
+
+
+class Prepared(NamedTuple):
+    """A piece of content, hashed; with its chunk where that took no long work."""
+
+    plain: bytes
+    chunk: tuple[bytes, ChunkID] | None
 
 
 class StoredContent(msgspec.Struct, frozen=True):
@@ -100,11 +108,10 @@ class ContentWriter:
     async def _store(self, blocks: Blocks) -> StoredContent:
         inline_max = INLINE_BYTES_MAX - (SEALED_OVERHEAD_BYTES if self._seal else 0)
         async with aclosing(self._cut(blocks)) as pieces:
-            first = await anext(pieces, b"")
-            second = await anext(pieces, b"") if len(first) <= inline_max else b""
-            if not second and len(first) <= inline_max:
-                return self._inline(first)
-            jobs = self._jobs([first, second] if second else [first], pieces)
+            first = await anext(pieces, None)
+            if first is None or len(first.plain) <= inline_max:  # less than a chunk is the last
+                return self._inline(first.plain if first else b"")
+            jobs = self._jobs(first, pieces)
             async with aclosing(jobs), aclosing(run_jobs(jobs, limit=CHUNKS_IN_FLIGHT_MAX, ordered=True)) as refs:
                 async for ref in refs:
                     await self._add(ref, 0)
@@ -120,32 +127,36 @@ class ContentWriter:
         digest = self._hasher.digest()
         return StoredContent(flags, self._size_bytes, body, digest, self._count, self._sent, self._least)
 
-    async def _cut(self, blocks: Blocks) -> AsyncGenerator[bytes, None]:
+    async def _cut(self, blocks: Blocks) -> AsyncGenerator[Prepared, None]:
         chunker = FixedChunker()
         async for block in blocks:
-            for piece in chunker.feed(block):
-                yield await self._offload(self._hash, piece)
-        for piece in chunker.finish():
-            yield await self._offload(self._hash, piece)
+            if pieces := chunker.feed(block):
+                for prepared in await self._offload(self._prepare, pieces):
+                    yield prepared
+        if pieces := chunker.finish():
+            for prepared in await self._offload(self._prepare, pieces):
+                yield prepared
 
-    def _hash(self, piece: bytes) -> bytes:
-        self._hasher.update(piece)
-        self._size_bytes += len(piece)
-        return piece
+    def _prepare(self, pieces: list[bytes]) -> list[Prepared]:
+        """What must be done in order, and what is as quick as going to another thread for it."""
+        for piece in pieces:
+            self._hasher.update(piece)
+            self._size_bytes += len(piece)
+        return [Prepared(piece, None if self._is_work(piece) else _named(plain_chunk(piece))) for piece in pieces]
 
-    async def _jobs(self, head: list[bytes], pieces: AsyncIterator[bytes]) -> AsyncGenerator[Job[ChunkRef], None]:
+    def _is_work(self, piece: bytes) -> bool:
+        return self._seal is not None or looks_compressible(piece)
+
+    async def _jobs(
+        self, piece: Prepared | None, pieces: AsyncIterator[Prepared]
+    ) -> AsyncGenerator[Job[ChunkRef], None]:
         offset = 0
-        for piece in head:
-            await self._acquire()
+        await self._acquire()
+        while piece is not None:
             yield self._job(piece, offset)
-            offset += len(piece)
-        while True:
-            await self._acquire()  # before reading on: what is read waits nowhere
-            piece = await anext(pieces, b"")
-            if not piece:
-                return
-            yield self._job(piece, offset)
-            offset += len(piece)
+            offset += len(piece.plain)
+            await self._acquire()  # before reading on: little of what is read waits
+            piece = await anext(pieces, None)
 
     async def _acquire(self) -> None:
         await self._slots.acquire()
@@ -156,24 +167,24 @@ class ContentWriter:
             self._slots.release()
         self._held -= count
 
-    def _job(self, piece: bytes, offset: int) -> Job[ChunkRef]:
+    def _job(self, piece: Prepared, offset: int) -> Job[ChunkRef]:
         return lambda: self._put_piece(piece, offset)
 
-    async def _put_piece(self, piece: bytes, offset: int) -> ChunkRef:
+    async def _put_piece(self, piece: Prepared, offset: int) -> ChunkRef:
+        plain_bytes = len(piece.plain)
         try:
-            stored, chunk_id = await self._offload(self._encode, piece, offset)
+            stored, chunk_id = piece.chunk or await self._offload(self._encode, piece.plain, offset)
             outcome = await self._put_once(chunk_id, stored)
         finally:
             self._release()
         self._count += 1
         self._sent += outcome is not None and outcome.sent
         if self._on_chunk:
-            self._on_chunk(len(piece), outcome.stored if outcome else 0)
-        return ChunkRef(chunk_id, len(piece))
+            self._on_chunk(plain_bytes, outcome.stored if outcome else 0)
+        return ChunkRef(chunk_id, plain_bytes)
 
     def _encode(self, piece: bytes, offset: int) -> tuple[bytes, ChunkID]:
-        stored = encode_chunk(piece, seal=self._seal, offset=offset)
-        return stored, chunk_id_of(stored)
+        return _named(encode_chunk(piece, seal=self._seal, offset=offset))
 
     async def _put_once(self, chunk_id: ChunkID, stored: bytes) -> ChunkPut | None:
         """Put a chunk unless this content had an equal one; if that one fails, the whole fails."""
@@ -224,6 +235,10 @@ class ContentWriter:
             if self._lists[level]:
                 await self._spill(level)
             level += 1
+
+
+def _named(stored: bytes) -> tuple[bytes, ChunkID]:
+    return stored, chunk_id_of(stored)
 
 
 def too_few_replicas(what: str, outcome: ChunkPut) -> IncompleteError:

@@ -12,7 +12,7 @@ import ctypes
 import sys
 from functools import cache
 
-from p2pkv.limits import FREE_MEMORY_KEPT_BYTES, STORED_CHUNK_BYTES_MAX
+from p2pkv.limits import FREE_MEMORY_KEPT_BYTES, READ_BYTES
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # malloc.h
 
@@ -28,4 +28,4 @@ def keep_freed_memory() -> bool:
         return False
     kept = mallopt(_TRIM_THRESHOLD, FREE_MEMORY_KEPT_BYTES)
     mallopt(_ARENA_MAX, 1)  # what a thread frees in an arena of its own, no other thread uses again
-    return bool(kept and mallopt(_MMAP_THRESHOLD, 2 * STORED_CHUNK_BYTES_MAX))
+    return bool(kept and mallopt(_MMAP_THRESHOLD, 2 * READ_BYTES))
