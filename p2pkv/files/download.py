@@ -26,7 +26,9 @@ from p2pkv.files.namespace import Entry
 from p2pkv.files.partfile import CHECK_BYTES, FetchedPiece, PartFile, disk_error, part_path
 from p2pkv.files.ports import Chunks
 from p2pkv.files.progress import Meter
-from p2pkv.limits import CHUNKS_IN_FLIGHT_MAX, PIECES_HELD_MAX
+from p2pkv.files.small import write_small
+from p2pkv.ids import Bytes
+from p2pkv.limits import CHUNK_BYTES_MAX, CHUNKS_IN_FLIGHT_MAX, PIECES_HELD_MAX
 from p2pkv.outcomes import TransferOutcome
 
 ByteRange = tuple[int, int | None]
@@ -60,6 +62,10 @@ class Downloader:
         if byte_range is None and await self.offload(_same_file, target, entry, source.seal):
             meter.add(stop, chunks=entry.meta.chunks)
             return _outcome(entry, key, stop, (entry.meta.chunks, 0), began_s)
+        if byte_range is None and stop <= CHUNK_BYTES_MAX:
+            chunks = await self._small(entry, source, target)
+            meter.add(stop, chunks=chunks)
+            return _outcome(entry, key, stop, (chunks, chunks), began_s)
         identity = blake3(content_hash(entry.version) + entry.name.encode() + b"%d-%d" % (start, stop)).digest()
         part = PartFile(target, identity, stop - start)
         try:
@@ -70,6 +76,17 @@ class Downloader:
         finally:
             part.close()
         return _outcome(entry, key, stop - start, (run.chunks, run.chunks_fetched), began_s)
+
+    async def _small(self, entry: Entry, source: PieceSource, target: Path) -> int:
+        """A file of one chunk at most, brought to the disk in one turn of a thread; how many chunks it has."""
+        pieces = [piece async for piece in source.pieces(0, source.content.size_bytes)]
+        data: Bytes = b"" if pieces else source.inline()
+        if pieces:
+            data, _ = await self.bounded_fetch(source, pieces[0])
+        if len(pieces) > 1 or len(data) != source.content.size_bytes:
+            raise source.damaged("its size is not that of its bytes")
+        await self.offload(_write_small, target, data, entry, source)
+        return len(pieces)
 
     async def symlink(self, entry: Entry, target: Path) -> None:
         """Make a symbolic link as a link, in place of whatever has the name."""
@@ -185,6 +202,13 @@ def _same_file(target: Path, entry: Entry, seal: Seal | None) -> bool:
         return same
     except OSError:
         return False  # fetching it will say what is wrong
+
+
+def _write_small(target: Path, data: Bytes, entry: Entry, source: PieceSource) -> None:
+    """Check and write a whole file; nothing of it is worth resuming."""
+    if source.content.hash and content_hasher(source.seal).update(data).digest() != source.content.hash:
+        raise source.damaged("the whole does not match its hash; nothing was kept")
+    write_small(target, data, entry.meta.mode & 0o777, entry.meta.mtime_ns)
 
 
 def _make_link(text: str, target: Path) -> None:

@@ -74,7 +74,10 @@ class FolderDownload:
         self.tally.folders += 1
 
     async def _file(self, entry: Entry) -> None:
-        target = await self._downloader.offload(self._tree.place, self._relative(entry))
+        relative = self._relative(entry)
+        target = self._tree.known_place(relative)
+        if target is None:
+            target = await self._downloader.offload(self._tree.place, relative)
         outcome = await self._downloader.file(entry, self._key, target, self._meter)
         self.tally.files += 1
         self.tally.size += outcome.size
@@ -125,6 +128,11 @@ class LocalTree:
         """Where a file goes; its folder is made."""
         folder, _, name = relative.rpartition("/")
         return self.make(folder) / names.check_local(name)
+
+    def known_place(self, relative: str) -> Path | None:
+        """The same, where the folder is there already: does not touch the disk."""
+        folder, _, name = relative.rpartition("/")
+        return self._root / folder / names.check_local(name) if folder in self._made else None
 
     def finish(self, relative: str, meta: FileMeta) -> None:
         """Give a folder its mode and time, when all within is done."""

@@ -62,7 +62,7 @@ class PartFile:
     def __init__(self, target: Path, identity: bytes, size_bytes: int) -> None:
         self.target = target
         self.path = part_path(target)
-        self._journal_path = self.path.with_name(self.path.name + ".journal")
+        self._journal_path = journal_path(self.path)
         self._size_bytes = size_bytes
         self._header = _MAGIC + identity
         self._lock = threading.Lock()
@@ -74,7 +74,7 @@ class PartFile:
     def open(self) -> None:
         """Take up what an earlier run of the same content left, or begin. Raises P2pkvError, NoSpaceError."""
         with self._errors():
-            self._fd = _open_locked(self.path)
+            self._fd = open_locked(self.path)
             self._resume()
             self._check_space()
             if self._size_bytes >= DIRECT_FILE_BYTES_MIN:
@@ -107,6 +107,11 @@ class PartFile:
                 self._write_all(run)
                 if self._size_bytes > CHUNK_BYTES_MAX:  # less than a chunk is not worth a journal
                     self._note(run)
+
+    def write_whole(self, data: Bytes) -> None:
+        """A small file's content, all of it."""
+        if data:
+            self.write([FetchedPiece(0, data)])
 
     def finish(self, mode: int, mtime_ns: int) -> None:
         """Give the complete content its mode, time and final name, durably."""
@@ -219,6 +224,10 @@ def part_path(target: Path) -> Path:
     return target.with_name(f".{name}{PART_SUFFIX}")
 
 
+def journal_path(part: Path) -> Path:
+    return part.with_name(part.name + ".journal")
+
+
 def disk_error(target: Path, error: OSError) -> P2pkvError:
     """What a user reads when the download cannot be written."""
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
@@ -238,7 +247,7 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def _open_locked(path: Path) -> int:
+def open_locked(path: Path) -> int:
     """Open a part file for us alone. Raises P2pkvError where another download writes it."""
     while True:
         fd = os.open(path, _FLAGS, 0o600)

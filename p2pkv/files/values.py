@@ -24,6 +24,7 @@ from p2pkv.files.ports import ChunkPut, Chunks
 from p2pkv.ids import ChunkID, chunk_id_of
 from p2pkv.limits import (
     BODY_BYTES_MAX,
+    BULK_SHORT_BYTES,
     CHUNK_LIST_ENTRIES_MAX,
     CHUNK_LIST_LEVELS_MAX,
     CHUNK_PUT_ATTEMPTS_MAX,
@@ -142,10 +143,14 @@ class ContentWriter:
         for piece in pieces:
             self._hasher.update(piece)
             self._size_bytes += len(piece)
-        return [Prepared(piece, None if self._is_work(piece) else _named(plain_chunk(piece))) for piece in pieces]
+        return [Prepared(piece, self._quick_chunk(piece)) for piece in pieces]
 
-    def _is_work(self, piece: bytes) -> bool:
-        return self._seal is not None or looks_compressible(piece)
+    def _quick_chunk(self, piece: bytes) -> tuple[bytes, ChunkID] | None:
+        if self._seal is not None:
+            return None
+        if len(piece) <= BULK_SHORT_BYTES:
+            return _named(encode_chunk(piece))
+        return None if looks_compressible(piece) else _named(plain_chunk(piece))
 
     async def _jobs(
         self, piece: Prepared | None, pieces: AsyncIterator[Prepared]
@@ -173,7 +178,10 @@ class ContentWriter:
     async def _put_piece(self, piece: Prepared, offset: int) -> ChunkRef:
         plain_bytes = len(piece.plain)
         try:
-            stored, chunk_id = piece.chunk or await self._offload(self._encode, piece.plain, offset)
+            chunk = piece.chunk
+            if chunk is None:
+                chunk = await self._offload(self._encode, piece.plain, offset)
+            stored, chunk_id = chunk
             outcome = await self._put_once(chunk_id, stored)
         finally:
             self._release()

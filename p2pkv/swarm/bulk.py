@@ -99,6 +99,11 @@ class BulkService:
         self.counters["pulled"] += 1
         return data
 
+    def connected(self, address: Address) -> bool:
+        """Whether there is a connection whose peer is not known to be silent."""
+        link = self._link_to.get(address)
+        return link is not None and link.connection.usable and not link.connection.silent(self._loop.time())
+
     async def _exchange(
         self, address: Address, kind: int, topic: bytes, data: Buffer, reply_bytes_max: int, deadline_s: float
     ) -> memoryview:

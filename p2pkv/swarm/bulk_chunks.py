@@ -67,6 +67,10 @@ class BulkTransport:
         if answer != _KEPT:
             raise RemoteError("misbehaved", "an answer that means nothing")
 
+    def connected(self, contact: Contact) -> bool:
+        """Whether a request would be on its way at once, to a peer that was heard just now."""
+        return contact.bulk and self.service.connected(contact.address)
+
     async def pull(self, contact: Contact, chunk_id: ChunkID) -> Bytes:
         """A chunk from a contact, not checked yet. Raises RemoteError."""
         if not await self._takes_bulk(contact):

@@ -22,7 +22,7 @@ from p2pkv.core.drafts import ChunkPut
 from p2pkv.core.replication import needed
 from p2pkv.errors import IncompleteError, NotFoundError, RemoteError, UnreachableError
 from p2pkv.ids import CHUNK_ID_BYTES, Bytes, ChunkID, place_of_chunk
-from p2pkv.limits import CHUNKS_ASKED_MAX, RELAY_BYTES_MIN
+from p2pkv.limits import BULK_SHORT_BYTES, CHUNKS_ASKED_MAX, RELAY_BYTES_MIN
 from p2pkv.outcomes import Acks, ReplicaFailure, ReplicaInfo
 from p2pkv.storage.interface import QuotaExceededError, Store, StoreFailedError
 from p2pkv.swarm.contact import Contact
@@ -86,6 +86,10 @@ class ChunkTransport(Protocol):
         """
         ...
 
+    def connected(self, contact: Contact) -> bool:
+        """Whether a request would be on its way at once, to a peer that was heard just now."""
+        ...
+
     async def pull(self, contact: Contact, chunk_id: ChunkID) -> Bytes:
         """A chunk from a contact, not checked yet."""
         ...
@@ -121,7 +125,8 @@ class ChunkSwarm:
             raise UnreachableError(
                 "no peer of the swarm is known", "start with --bootstrap HOST:PORT of a running peer"
             )
-        holding = await self._holding(chunk_id, contacts)
+        worth_asking = len(stored) > BULK_SHORT_BYTES  # less is sent as quickly as asked about
+        holding = await self._holding(chunk_id, contacts) if worth_asking else {}
         failures: list[ReplicaFailure] = []
         missing = [contact for contact in contacts if not holding.get(contact.id)]
         pushing = asyncio.gather(self._bring(missing, chunk_id, stored, failures))
@@ -203,9 +208,22 @@ class ChunkSwarm:
         raise NotFoundError(f"no peer holds chunk {chunk_id.hex()[:12]}")
 
     async def _from(self, chunk_id: ChunkID, contacts: list[Contact]) -> tuple[Bytes | None, list[str]]:
-        """Fetch a chunk from whichever of the contacts hold it: the least busy of those that have answered so far."""
-        asking = {asyncio.create_task(self._holds(contact, chunk_id)): contact for contact in contacts}
+        """Fetch a chunk from whichever of the contacts hold it: the least busy at once where we are connected."""
         failures: list[str] = []
+        nearest = min(contacts, key=self._load, default=None)
+        if nearest is not None and self._transport.connected(nearest):
+            try:
+                return await self._pull(nearest, chunk_id), failures
+            except RemoteError as error:
+                failures.append(f"{nearest.ip}:{nearest.port} {error}")
+                contacts = [contact for contact in contacts if contact is not nearest]
+        return await self._from_any(chunk_id, contacts, failures)
+
+    async def _from_any(
+        self, chunk_id: ChunkID, contacts: list[Contact], failures: list[str]
+    ) -> tuple[Bytes | None, list[str]]:
+        """Ask all who has it, and take the least busy of those that have answered so far."""
+        asking = {asyncio.create_task(self._holds(contact, chunk_id)): contact for contact in contacts}
         try:
             while asking:
                 done, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 
 from p2pkv.ids import Bytes, ChunkID, chunk_id_of
+from p2pkv.limits import BULK_SHORT_BYTES
 
 
 class ThreadHasher:
@@ -21,6 +22,8 @@ class ThreadHasher:
         self._busy = False
 
     async def __call__(self, data: Bytes) -> ChunkID:
+        if len(data) <= BULK_SHORT_BYTES:
+            return chunk_id_of(data)  # some microseconds: no thread is worth it
         future: asyncio.Future[ChunkID] = asyncio.get_running_loop().create_future()
         self._waiting.append((data, future))
         if not self._busy:

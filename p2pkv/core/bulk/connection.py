@@ -34,6 +34,7 @@ from p2pkv.limits import (
     BULK_PACKET_BYTES,
     BULK_PACKET_NUMBER_MAX,
     BULK_PING_S,
+    BULK_SILENT_S,
     BULK_STALL_S,
     BULK_TIMER_S,
 )
@@ -91,6 +92,10 @@ class Connection:
         """Whether it takes requests."""
         return self.closed is None and self.recovery.next_number <= BULK_PACKET_NUMBER_MAX
 
+    def silent(self, now: float) -> bool:
+        """Whether something is awaited and the peer was not heard for a while."""
+        return self._waiting and now - self._heard_s > BULK_SILENT_S
+
     def request(self, kind: int, topic: bytes, data: Buffer, reply_bytes_max: int, now: float) -> int:
         """Begin a request; its stream number. Raises RemoteError where the connection cannot take it."""
         if not self.usable:
@@ -107,19 +112,13 @@ class Connection:
         self.closed = code
         self.streams.end(code, detail)
         self._goodbye = packets.close(self.theirs, 0, code) if tell else None
-        self._events += [*self._drain_stream_events(), Closed(code)]
+        self._events = [*self.events(), Closed(code)]
 
     def events(self) -> list[Event]:
         """What has happened since the last call."""
-        events = [*self._events, *self._drain_stream_events()] if self._events else self._drain_stream_events()
-        self._events = []
-        return events
-
-    def _drain_stream_events(self) -> list[Event]:
-        events = self.streams.events
-        if events:
-            self.streams.events = []
-        return events
+        events, self._events = self._events, []
+        more, self.streams.events = self.streams.events, []
+        return events + more
 
     # --- what comes in ---
 
@@ -196,11 +195,8 @@ class Connection:
         if isinstance(load, Stream):
             for start, end in bytes_of(burst, mask):
                 self.streams.on_acked(load, start, end)
-        elif burst.probe:
-            before = self.mtu.packet_bytes
-            self.mtu.arrived(burst.size_bytes)
-            if self.mtu.packet_bytes != before:
-                self.congestion.resize(self.mtu.packet_bytes)
+        elif burst.probe and self.mtu.arrived(burst.size_bytes):
+            self.congestion.resize(self.mtu.packet_bytes)
 
     def _send_again(self, part: Part, now: float) -> None:
         burst, mask = part

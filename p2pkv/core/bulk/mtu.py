@@ -41,10 +41,12 @@ class PathMtu:
         self._under_way = True
         return size
 
-    def arrived(self, size: int) -> None:
-        """A probe was acknowledged: packets may be as large."""
+    def arrived(self, size: int) -> bool:
+        """A probe was acknowledged: packets may be as large. Whether that is news."""
         self._under_way = False
+        news = size > self.packet_bytes
         self.packet_bytes = max(self.packet_bytes, size)
+        return news
 
     def missing(self, size: int) -> None:
         """A probe was lost."""
