@@ -45,22 +45,22 @@ def own_cost() -> dict[str, float]:
 # --- p2pkv ---
 
 
-async def p2pkv_hold(folder: Path) -> None:
+async def p2pkv_hold(folder: Path, host: str) -> None:
     """A peer that keeps what it is sent, on disk."""
     from p2pkv.peer import Peer
 
-    async with Peer(folder / "home", listen=["127.0.0.1:0"]) as peer:
+    async with Peer(folder / "home", listen=[f"{host}:0"]) as peer:
         print(json.dumps({"address": peer.address}), flush=True)
         await asyncio.to_thread(sys.stdin.readline)
     print(json.dumps(own_cost()), flush=True)
 
 
-async def p2pkv_move(folder: Path, source: Path, address: str) -> dict[str, float]:
+async def p2pkv_move(folder: Path, source: Path, address: str, host: str) -> dict[str, float]:
     """Publish from one peer without a store, fetch by another one."""
     from p2pkv.peer import Peer
 
     def guest() -> Peer:
-        return Peer(listen=["127.0.0.1:0"], bootstrap=[address], ephemeral=True)
+        return Peer(listen=[f"{host}:0"], bootstrap=[address], ephemeral=True)
 
     async with guest() as up:
         await up.wait_connected()
@@ -75,13 +75,13 @@ async def p2pkv_move(folder: Path, source: Path, address: str) -> dict[str, floa
     return {"publish_s": publish_s, "fetch_s": fetch_s, **own_cost()}
 
 
-def run_p2pkv(role: str, folder: Path, source: Path, address: str) -> None:
+def run_p2pkv(role: str, folder: Path, source: Path, address: str, host: str) -> None:
     import uvloop
 
     if role == "hold":
-        uvloop.run(p2pkv_hold(folder))
+        uvloop.run(p2pkv_hold(folder, host))
     else:
-        print(json.dumps(uvloop.run(p2pkv_move(folder, source, address))), flush=True)
+        print(json.dumps(uvloop.run(p2pkv_move(folder, source, address, host))), flush=True)
 
 
 # --- libtorrent ---
@@ -144,7 +144,7 @@ def torrent_move(folder: Path, address: str) -> None:
     print(json.dumps({"fetch_s": fetch_s, **own_cost()}), flush=True)
 
 
-def run_libtorrent(role: str, folder: Path, source: Path, address: str) -> None:
+def run_libtorrent(role: str, folder: Path, source: Path, address: str, host: str) -> None:
     if role == "hold":
         torrent_hold(folder, source)
     else:
@@ -191,8 +191,12 @@ def measure(system: str, source: Path) -> dict[str, float]:
             hello = json.loads(holder.stdout.readline())
             moved = subprocess.run(
                 [*command, "move", *common, "--address", hello["address"]],
-                capture_output=True, text=True, cwd=ROOT, check=True, timeout=2 * PATIENCE_S + source.stat().st_size / 20e6,
-            )  # fmt: skip
+                capture_output=True,
+                text=True,
+                cwd=ROOT,
+                check=True,
+                timeout=2 * PATIENCE_S + source.stat().st_size / 20e6,
+            )
             result: dict[str, float] = {**hello, **json.loads(moved.stdout)}
             end, _ = holder.communicate("\n", timeout=60)
             held = json.loads(end)
@@ -214,9 +218,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--source", type=Path)
     parser.add_argument("--address", default="")
+    parser.add_argument("--host", default="127.0.0.1")
     options = parser.parse_args()
     if options.role:
-        SYSTEMS[options.system](options.role, options.folder, options.source, options.address)
+        SYSTEMS[options.system](options.role, options.folder, options.source, options.address, options.host)
         return
     report(options.systems.split(","), options.mib << 20, options.runs, options.folder)
 

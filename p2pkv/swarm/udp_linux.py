@@ -21,7 +21,12 @@ from collections.abc import Callable
 from typing import Any
 
 from p2pkv.core.bulk.batch import Batch
-from p2pkv.limits import BULK_PACKET_BYTES, BULK_READS_PER_TURN_MAX, SENDS_WAITING_BYTES_MAX
+from p2pkv.limits import (
+    BULK_PACKET_BYTES,
+    BULK_READ_BYTES_PER_TURN_MAX,
+    BULK_READS_PER_TURN_MAX,
+    SENDS_WAITING_BYTES_MAX,
+)
 from p2pkv.wire import BULK_MIN
 
 log = logging.getLogger(__name__)
@@ -70,8 +75,9 @@ class LinuxTransport(asyncio.DatagramTransport):
 
     def _read(self) -> None:
         """Take in what has come, for about a millisecond."""
+        taken = 0
         for _ in range(BULK_READS_PER_TURN_MAX):
-            if self._closing:
+            if self._closing or taken >= BULK_READ_BYTES_PER_TURN_MAX:
                 return
             try:
                 size, ancillary, _, address = self._sock.recvmsg_into([self._buffer], _ANCILLARY_BYTES)
@@ -80,6 +86,7 @@ class LinuxTransport(asyncio.DatagramTransport):
             except OSError as error:  # an ICMP answer to a datagram sent before
                 self._protocol.error_received(error)
                 continue
+            taken += size
             self._take_apart(size, _INT.unpack(ancillary[0][2])[0] if ancillary else size, address)
 
     def _take_apart(self, size: int, segment: int, address: Any) -> None:

@@ -6,7 +6,13 @@ Owns the set of packet numbers received, bounded by what the sender says may sti
 from __future__ import annotations
 
 from p2pkv.core.bulk.ranges import RangeSet
-from p2pkv.limits import BULK_ACK_DELAY_S, BULK_ACK_PACKETS, BULK_ACK_RANGES_MAX
+from p2pkv.limits import (
+    BULK_ACK_DELAY_S,
+    BULK_ACK_PACKETS,
+    BULK_ACK_PACKETS_MAX,
+    BULK_ACK_RANGES,
+    BULK_ACK_RANGES_MAX,
+)
 
 
 class Receipts:
@@ -39,7 +45,7 @@ class Receipts:
             self._floor = floor
             numbers.forget(floor, 2 * BULK_ACK_RANGES_MAX)
         self._unacked += 1
-        if self._unacked >= BULK_ACK_PACKETS:
+        if self._unacked >= BULK_ACK_PACKETS and self._unacked >= min(span >> 3, BULK_ACK_PACKETS_MAX):
             self.due_s = now
         elif self.due_s is None:
             self.due_s = now + BULK_ACK_DELAY_S
@@ -54,4 +60,4 @@ class Receipts:
         self._numbers.forget(self._floor, 2 * BULK_ACK_RANGES_MAX)
         self._acks += 1
         self._unacked, self.due_s = 0, None
-        return self._acks, now - self._latest_s, self._numbers.newest(BULK_ACK_RANGES_MAX)
+        return self._acks, now - self._latest_s, self._numbers.newest(BULK_ACK_RANGES)

@@ -19,7 +19,7 @@ from p2pkv.core.bulk.ranges import RangeSet
 from p2pkv.core.bulk.receipts import Receipts
 from p2pkv.core.bulk.recovery import runs_of
 from p2pkv.errors import ERROR_CODES, RemoteError
-from p2pkv.limits import BULK_ACK_RANGES_MAX, BULK_COOKIE_EPOCH_S, BULK_PACKET_BYTES
+from p2pkv.limits import BULK_ACK_RANGES, BULK_ACK_RANGES_MAX, BULK_COOKIE_EPOCH_S, BULK_PACKET_BYTES
 
 SPANS = st.tuples(st.integers(0, 60), st.integers(1, 20)).map(lambda pair: (pair[0], pair[0] + pair[1]))
 U16, U32, U64 = st.integers(0, 2**16 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
@@ -81,9 +81,9 @@ def test_receipts_acknowledge_what_came(numbers: list[int], span: int) -> None:
     _, _, ranges = receipts.take(2.0)
     told = {n for start, end in ranges for n in range(start, end)}
     assert told <= seen
-    assert len(ranges) <= BULK_ACK_RANGES_MAX
+    assert len(ranges) <= BULK_ACK_RANGES
     if span > 300:
-        assert ranges == ranges_of(seen)[-BULK_ACK_RANGES_MAX:]
+        assert ranges == ranges_of(seen)[-BULK_ACK_RANGES:]
 
 
 # --- packets ---
