@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 from p2pkv.core.bulk import messages, packets
@@ -72,6 +73,8 @@ class BulkService:
         self._options = options or Options(wire.packet_bytes_max, wire.buffer_bytes or Options.buffer_bytes)
         wire.on_writable = self._on_writable
         self._loop = asyncio.get_running_loop()
+        # A loop's own time may be exact to a millisecond only (uvloop's is), and stands still during a turn.
+        self._clock = self._loop.time if env.simulated else time.monotonic
         self._doorman = Doorman(env.random_bytes(SECRET_BYTES))
         self._budget = Budget()
         self._links: dict[int, Link] = {}  # by our id
@@ -102,7 +105,7 @@ class BulkService:
     def connected(self, address: Address) -> bool:
         """Whether there is a connection whose peer is not known to be silent."""
         link = self._link_to.get(address)
-        return link is not None and link.connection.usable and not link.connection.silent(self._loop.time())
+        return link is not None and link.connection.usable and not link.connection.silent(self._clock())
 
     async def _exchange(
         self, address: Address, kind: int, topic: bytes, data: Buffer, reply_bytes_max: int, deadline_s: float
@@ -163,8 +166,8 @@ class BulkService:
         return self._add(address, ours, fields.responder, opening=opening)
 
     async def _say_hello(self, address: Address, ours: int, cookie: asyncio.Future[packets.Cookie]) -> packets.Cookie:
-        patience_s, end_s = BULK_HELLO_RETRY_S, self._loop.time() + BULK_DEAD_S
-        while self._loop.time() < end_s:
+        patience_s, end_s = BULK_HELLO_RETRY_S, self._clock() + BULK_DEAD_S
+        while self._clock() < end_s:
             self._wire.sendto(packets.hello(ours), address)
             done, _ = await asyncio.wait([cookie], timeout=patience_s)
             if done:
@@ -179,14 +182,14 @@ class BulkService:
         connection = Connection(
             ours,
             theirs,
-            self._loop.time(),
+            self._clock(),
             initiator=bool(opening),
             admit=lambda kind, topic, size: self._admit(address, kind, topic, size),
             budget=self._budget,
             opening=opening,
             options=self._options,
         )
-        link = Link(connection, address, self._wire, self._on_requested, self._on_link_closed)
+        link = Link(connection, address, self._wire, self._clock, self._on_requested, self._on_link_closed)
         self._links[ours] = self._link_to[address] = link
         self.counters["connections"] += 1
         link.wake()
@@ -207,7 +210,7 @@ class BulkService:
             kind, ours = packets.kind_of(data)
             link = self._links.get(ours)
             if link is not None and kind in packets.OF_CONNECTION:
-                link.connection.receive(data, self._loop.time())
+                link.connection.receive(data, self._clock())
                 link.wake()
             else:
                 self._on_stray(kind, ours, data, address)
@@ -217,7 +220,7 @@ class BulkService:
     def _on_stray(self, kind: int, number: int, data: Buffer, address: Address) -> None:
         """A packet of no connection: of a handshake, or of one that has ended."""
         if kind == packets.HELLO:
-            cookie = self._doorman.answer(packets.parse_hello(data), address, self._new_id(), self._loop.time())
+            cookie = self._doorman.answer(packets.parse_hello(data), address, self._new_id(), self._clock())
             self._wire.sendto(packets.cookie(packets.COOKIE, cookie), address)
         elif kind == packets.COOKIE:
             self._on_cookie(packets.parse_cookie(data), address)
@@ -235,16 +238,16 @@ class BulkService:
 
     def _on_open(self, cookie: packets.Cookie, address: Address) -> None:
         link = self._links.get(cookie.responder)
-        if link is None and self._doorman.admits(cookie, address, self._loop.time()) and self._make_room():
+        if link is None and self._doorman.admits(cookie, address, self._clock()) and self._make_room():
             self._add(address, cookie.responder, cookie.initiator, opening=b"")
         elif link is not None and link.address == address:
-            link.connection.greet(self._loop.time())
+            link.connection.greet(self._clock())
             link.wake()
 
     def _on_lost(self, theirs: int, address: Address) -> None:
         link = self._link_to.get(address)
         if link is not None and link.connection.theirs == theirs:
-            link.connection.forgotten(self._loop.time())
+            link.connection.forgotten(self._clock())
             link.wake()
 
     def _make_room(self) -> bool:

@@ -58,6 +58,7 @@ class Link:
         connection: Connection,
         address: Address,
         wire: Wire,
+        clock: Callable[[], float],
         on_requested: Callable[[Link, Requested], None],
         on_closed: Callable[[Link], None],
     ) -> None:
@@ -65,6 +66,7 @@ class Link:
         self.address = address
         self.handlers: dict[int, asyncio.Task[None]] = {}  # by the peer's stream
         self._wire = wire
+        self._clock = clock  # counts as the loop does
         self._on_requested = on_requested
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
@@ -77,7 +79,7 @@ class Link:
 
     async def request(self, kind: int, topic: bytes, data: bytes | memoryview, reply_bytes_max: int) -> memoryview:
         """The peer's reply. Raises RemoteError. Cancelled, it tells the peer."""
-        stream = self.connection.request(kind, topic, data, reply_bytes_max, self._loop.time())
+        stream = self.connection.request(kind, topic, data, reply_bytes_max, self._clock())
         reply = self._replies[stream] = self._loop.create_future()
         self.wake()
         try:
@@ -99,10 +101,10 @@ class Link:
     def pump(self) -> None:
         """Send what may leave, tell what has happened, and set the timer."""
         self._soon = None
-        batches = self.connection.packets_to_send(self._loop.time()) if not self._wire.full else []
+        batches = self.connection.packets_to_send(self._clock()) if not self._wire.full else []
         for batch in batches:
             if not self._wire.send_batch(batch, self.address):
-                self.connection.too_large(batch.packet_bytes, self._loop.time())
+                self.connection.too_large(batch.packet_bytes, self._clock())
         self._tell()
         if len(batches) >= BULK_BATCHES_PER_TURN_MAX:
             self.wake()
@@ -144,12 +146,12 @@ class Link:
             self._timer = None
         if wanted_s is not None:
             # Loops round timers: one that is due at once, or comes a little early, would be set again at once.
-            self._timer_s = max(wanted_s, self._loop.time() + BULK_TIMER_S)
+            self._timer_s = max(wanted_s, self._clock() + BULK_TIMER_S)
             self._timer = self._loop.call_at(self._timer_s, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
-        self.connection.handle_timer(self._loop.time())
+        self.connection.handle_timer(self._clock())
         self.pump()
 
     def stop(self) -> None:
