@@ -63,10 +63,14 @@ DELAY_WINDOW_S = 10.0
 DELAY_PROBE_S = 0.2
 QUEUE_PART = 0.1  # a round-trip time raised by this part of the delay, and QUEUE_S, says that there is a queue
 QUEUE_S = 0.0005
+OWN_QUEUE_PART = 0.04  # with less, losses are believed to be the path's own; between the two nobody knows
 RIVAL_S = 20.0
 RIVAL_BETA = 0.62  # beside kernel CUBIC: its packets come in bursts, and lose more to a full queue than paced ones
 RIVAL_PART = 0.35  # of our rate before, which we do not fall below beside flows that never give way
 RIVAL_REDUCTIONS = 6  # after which we know that they do not
+VAIN_ROUNDS = 6  # a reduction so soon after the last: whoever fills the queue did not make room with us
+VAIN_REDUCTIONS = 4  # in a row, after which we take as little notice of losses as they do
+VAIN_PACKETS_MIN = 16  # of the window that rivalry begins with; a smaller one grows back as soon by itself
 OVERLOAD_PART = 0.4  # of a round that is lost: what we insist on is too much
 RIVAL_LOSS_MAX = 0.003  # a path that loses more by itself leaves flows that go by losses next to nothing
 RIVAL_QUEUE_PART = 0.5  # a queue that stands: round-trip times raised by this part of the delay, and RIVAL_QUEUE_S
@@ -162,6 +166,11 @@ class PathModel:
         self._rivals_left_s = -RIVAL_S
         self._insisted_rate = 0.0
         self._reductions = 0
+        self._reduced_round = 0
+        self._rival_packets = 0.0  # of our window when rivalry began
+        self._vain = 0  # reductions in a row that came too soon
+        self._heedless_until_s = 0.0
+        self._heedless = False  # beside flows that take no notice of losses
         self._was_queued = False  # in the round before
         self._drained = False  # before we began to cruise
         self._buffer = 0
@@ -222,7 +231,9 @@ class PathModel:
         if self.phase is Phase.STARTUP:
             self._check_full(sample)
         cruised = self._round - self._phase_round if self.phase is Phase.CRUISE else 0
-        if self._congested():
+        if self._heedless:
+            self._end_heedless_round(sample)
+        elif self._congested():
             if self.phase is Phase.RIVAL or (cruised >= 2 and self._rivals_possible):
                 self._give_way(sample)
             else:
@@ -235,12 +246,19 @@ class PathModel:
         self._round_lost = self._round_acked = self._round_flight = 0
         self._round_rtts_s, self._round_rtt_count, self._round_rate = 0.0, 0, 0.0
 
+    def _end_heedless_round(self, sample: AckSample) -> None:
+        """Until its time is over, or until nearly half of what we send is lost."""
+        self._was_queued = False
+        if sample.now > self._heedless_until_s or self._round_lost > OVERLOAD_PART * self._round_acked:
+            self._heedless = False
+            self._begin_rivalry(sample)  # perhaps they have gone, or others have come
+
     def _congested(self) -> bool:
         """Whether the round that ends lost to a queue that overflowed."""
         lost, sent = self._round_lost, self._round_lost + self._round_acked
         queued = self._was_queued = self._queued
         less = 2 * lost < self._own_loss.part * sent
-        if less or not (queued or self.phase is Phase.RIVAL):  # losses that others may have made say nothing
+        if less or not (self._raised(OWN_QUEUE_PART) or self.phase is Phase.RIVAL):  # losses that others may have made say nothing
             self._own_loss.learn(lost, sent)
         part = 0.0 if self.phase is Phase.RIVAL else LOSS_PART
         return queued and self._own_loss.exceeded(lost, sent, self._packet, part)
@@ -262,6 +280,7 @@ class PathModel:
             window = max(window, BETA * self._cubic.window_bytes)
         else:
             self._insisted_rate, self._reductions = RIVAL_PART * self.rate, 0
+        self._rival_packets = max(window, self._round_acked) / self._packet
         self._cubic.settle(int(window), sample.now, rtt_s)
         self._held_rate, self._held_window, self._ceiling = 0.0, 0, _NO_CEILING
         self._enter(Phase.RIVAL, sample.now)
@@ -272,13 +291,28 @@ class PathModel:
             self._begin_rivalry(sample)
         self._cubic.reduce(sample.now)
         self._reductions += 1
+        self._note_vain(sample.now)
         if self._reductions > RIVAL_REDUCTIONS and self._round_lost > OVERLOAD_PART * self._round_acked:
             self._insisted_rate /= 2
 
+    def _note_vain(self, now: float) -> None:
+        """Flows that go by losses would have made room for longer."""
+        soon = self._round - self._reduced_round <= VAIN_ROUNDS and self._rival_packets >= VAIN_PACKETS_MIN
+        self._vain = self._vain + 1 if soon else 0
+        self._reduced_round = self._round
+        if self._vain >= VAIN_REDUCTIONS:
+            self._vain, self._heedless, self._heedless_until_s = 0, True, now + RIVAL_S
+            self._held_rate, self._held_window, self._ceiling = 0.0, 0, _NO_CEILING
+            self._enter(Phase.UP, now)
+
     @property
     def _queued(self) -> bool:
-        """Whether the round's round-trip times were raised."""
-        least_s = self.delay_s * (1 + QUEUE_PART) + QUEUE_S
+        """Whether there was a queue in the round."""
+        return self._raised(QUEUE_PART)
+
+    def _raised(self, part: float) -> bool:
+        """Whether the round's round-trip times were raised by a part of the delay."""
+        least_s = self.delay_s * (1 + part) + QUEUE_S
         return self._round_rtts_s > least_s * max(self._round_rtt_count, 1)
 
     def _check_full(self, sample: AckSample) -> None:

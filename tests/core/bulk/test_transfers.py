@@ -14,6 +14,7 @@ from p2pkv.core.bulk.events import Cancelled
 from p2pkv.core.bulk.model import PathModel
 from p2pkv.limits import BULK_DEAD_S, BULK_IDLE_S, BULK_STALL_S, BULK_WINDOW_BYTES
 from tests.core.bulk.link import World
+from tests.core.bulk.rivals import Heedless
 
 CONTROLLERS = pytest.mark.parametrize("congestion", [PathModel, Cubic])
 
@@ -140,6 +141,25 @@ def test_a_flow_that_goes_by_losses_keeps_its_part(pair: tuple[Any, Any], queue_
     world.run_for(12)
     parts = [(end.connection.recovery.delivered_bytes - b) / 12 / 2e6 for end, b in zip(ends, before, strict=True)]
     assert min(parts) > 0.15, parts
+    assert sum(parts) > 0.75, parts
+
+
+@pytest.mark.parametrize("queue_bytes", [20_000, 80_000, 320_000])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_flow_that_takes_no_notice_of_losses_does_not_take_all(first: bool, queue_bytes: int) -> None:
+    """Whoever comes first: it keeps its part, and we get ours."""
+    world = World(rate=2e6, delay_s=0.02, queue_bytes=queue_bytes)
+    ends = []
+    for congestion in (PathModel, Heedless) if first else (Heedless, PathModel):
+        ends.append(world.connect(Options(congestion=congestion))[0])
+        for _ in range(30):
+            world.push(ends[-1], bytes_of(1, 1_000_000))
+        world.run_for(2)
+    world.run_for(3)
+    before = [end.connection.recovery.delivered_bytes for end in ends]
+    world.run_for(12)
+    parts = [(end.connection.recovery.delivered_bytes - b) / 12 / 2e6 for end, b in zip(ends, before, strict=True)]
+    assert min(parts) > 0.1, parts  # this rival never measures the delay anew, and a deep queue is against it
     assert sum(parts) > 0.75, parts
 
 
