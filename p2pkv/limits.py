@@ -279,5 +279,5 @@ BULK_CHUNK_DEADLINE_S = 120.0  # of one chunk, with those before it on a slow li
 RELAY_BYTES_MIN = 64 * KIB  # of a chunk that replicas pass on; shorter ones are sooner there when sent to each
 RELAYS_MAX = 32  # chunks that one peer passes on at once: what a single next peer lets it make it hold
 RELAY_DEADLINE_S = 30.0  # then the uploader sends it to the others itself
-BULK_SILENT_S = 3.0  # two pings in vain: what is pulled is asked of another replica
+BULK_SILENT_S = 3.0  # two pings in vain: nothing is pulled of this peer before it is heard again
 BULK_STALL_S = 20.0  # a request that gets no further bytes for so long is given up by its receiver

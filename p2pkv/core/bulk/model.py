@@ -18,7 +18,9 @@ makes room for a flow that goes by losses (a model without this takes all of a s
 Flows that go by losses alone fill whatever queue there is, and a model that avoids the queue gets nothing beside them.
 They are noticed by congestion while we cruise, or by a queue that stands after we have drained our own part. Then for
 some seconds the window is CUBIC's, which shares with its like; after that the model tries anew. Others do not go by
-losses and leave such a window next to nothing: after several reductions in vain we insist on a part of what we had.
+losses and leave such a window next to nothing: after several reductions we insist on a part of what we had, and where
+reductions follow each other within a few rounds (whoever fills the queue did not make room with us) we take as little
+notice of losses as they do, for some seconds; then we try CUBIC's window again.
 
 Owns window and pacing rate. Never sends, never reads a clock.
 """
@@ -258,7 +260,8 @@ class PathModel:
         lost, sent = self._round_lost, self._round_lost + self._round_acked
         queued = self._was_queued = self._queued
         less = 2 * lost < self._own_loss.part * sent
-        if less or not (self._raised(OWN_QUEUE_PART) or self.phase is Phase.RIVAL):  # losses that others may have made say nothing
+        others = self.phase is Phase.RIVAL or self._raised(OWN_QUEUE_PART)  # may have made them: they say nothing
+        if less or not others:
             self._own_loss.learn(lost, sent)
         part = 0.0 if self.phase is Phase.RIVAL else LOSS_PART
         return queued and self._own_loss.exceeded(lost, sent, self._packet, part)

@@ -12,7 +12,7 @@ RATE_ROUNDS = 10
 
 
 class Heedless:
-    """Greatest rate of ten rounds, least round-trip time, twice their product in flight; eight phases of a delay each."""
+    """Greatest rate of ten rounds, least round-trip time, twice their product in flight; phases of a delay each."""
 
     def __init__(self, packet_bytes: int) -> None:
         self._packet = packet_bytes
