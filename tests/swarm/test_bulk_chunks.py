@@ -99,3 +99,15 @@ async def test_a_chunk_that_is_not_what_it_says_is_not_kept(swarm: Swarm) -> Non
     assert await held_by(swarm.peers, chunk) == await held_by(swarm.peers, liar) == 0
     with pytest.raises(RemoteError, match="no such chunk"):
         await one.node.bulk.pull(contact, chunk_id_of(chunk))
+
+
+async def test_a_chunk_is_found_though_those_asked_first_have_lost_it(swarm: Swarm) -> None:
+    """The asker is connected with all others, so it pulls at once; refused, it asks who has the chunk."""
+    asker, *others = swarm.peers
+    chunks = [os.urandom(100_000) for _ in range(4)]
+    await bring(asker, chunks)
+    for number, chunk in enumerate(chunks):
+        for peer in [asker, *others[:number], *others[number + 1 :]]:
+            await peer.node.store.delete_chunk(chunk_id_of(chunk))
+        await others[number].node.store.put_chunk(chunk_id_of(chunk), chunk)
+    assert [await asker.node.chunks.get(chunk_id_of(chunk)) for chunk in chunks] == chunks
