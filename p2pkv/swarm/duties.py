@@ -3,23 +3,22 @@
 Theory of operation. The replicas of a place depend on its first digits alone, down to the depth at which the peers
 around differ. So the id space is cut by digits until all places of a part have the same replicas (four places of each
 are looked at; where they agree, so, nearly always, do the others; a place that does not costs a comparison in vain).
-A part with k peers in it and not this one is not its business. Parts next to each other that are shared with the same
-neighbour are compared as one.
+A part that k others are nearer to in any case is not this peer's business. Parts next to each other that are shared
+with the same neighbour are compared as one.
 
 Owns the cutting. Knows nothing of what lies there, and asks nobody.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from heapq import nsmallest
 
 from p2pkv.core.reconciliation import DIGITS
-from p2pkv.ids import ID_BYTES, Place
+from p2pkv.ids import ID_BITS, ID_BYTES
 from p2pkv.limits import UPKEEP_PREFIX_DIGITS_MAX
 from p2pkv.swarm.contact import Contact
-from p2pkv.swarm.neighbourhood import Neighbourhood
 
 _PROBES = b"05af"  # the digits that the places looked at go on with
 _PLACE_DIGITS = 2 * ID_BYTES
@@ -28,36 +27,46 @@ Duties = dict[Contact, list[bytes]]
 """The prefixes that this peer shares with each neighbour."""
 
 
-def parts_of(neighbourhood: Neighbourhood, contacts: Iterable[Contact]) -> Iterator[tuple[bytes, list[Contact]]]:
-    """The parts of the id space that this peer is a replica of, each with the other replicas.
+class Parts:
+    """The parts of the id space that a peer is a replica of."""
 
-    `contacts` is everybody known. It yields an empty list at parts that are not this peer's, so that a caller can take
-    its time.
-    """
-    ids = sorted(contact.id for contact in contacts if contact.kind != "stock")
-    stack = [b""]
-    while stack:
-        prefix = stack.pop()
-        if _others_enough(prefix, ids, neighbourhood):
-            continue
-        places = [Place(bytes.fromhex((prefix.ljust(_PLACE_DIGITS, bytes([probe]))).decode())) for probe in _PROBES]
-        views = {neighbourhood.view(place)[0] for place in places}
-        if len(views) > 1 and len(prefix) < UPKEEP_PREFIX_DIGITS_MAX:
-            stack += [prefix + DIGITS[index : index + 1] for index in reversed(range(16))]
-            yield prefix, []
-            continue
-        mine = any(neighbourhood.keeps(place) for place in places)
-        replicas = {contact.id: contact for place in places for contact in neighbourhood.nearest(place)}
-        yield prefix, list(replicas.values()) if mine else []
+    def __init__(self, node_id: bytes, contacts: Iterable[Contact], k: int) -> None:
+        """`contacts`: those nearest to this peer, several times k of them."""
+        self._own = int.from_bytes(node_id, "big")
+        self._contacts = {int.from_bytes(contact.id, "big"): contact for contact in contacts if contact.kind != "stock"}
+        self._k = k
 
+    def walk(self) -> Iterator[tuple[bytes, list[Contact]]]:
+        """The parts, each with its other replicas: none where it is not this peer's, so that callers can take turns."""
+        stack = [b""]
+        while stack:
+            prefix = stack.pop()
+            if self._others_enough(prefix):
+                continue
+            sets = {self._nearest(prefix + _PROBES[index : index + 1]) for index in range(len(_PROBES))}
+            if len(sets) > 1 and len(prefix) < UPKEEP_PREFIX_DIGITS_MAX:
+                stack += [prefix + DIGITS[index : index + 1] for index in reversed(range(16))]
+                yield prefix, []
+                continue
+            mine = [ids for ids in sets if self._own in ids]
+            others = sorted({number for ids in mine for number in ids} - {self._own})
+            yield prefix, [self._contacts[number] for number in others]
 
-def _others_enough(prefix: bytes, ids: Sequence[bytes], neighbourhood: Neighbourhood) -> bool:
-    """Are there k other peers below the prefix, and not this one?"""
-    low = bytes.fromhex(prefix.ljust(_PLACE_DIGITS, b"0").decode())
-    high = bytes.fromhex(prefix.ljust(_PLACE_DIGITS, b"f").decode())
-    if low <= neighbourhood.node_id <= high:
-        return False
-    return bisect_left(ids, high) - bisect_left(ids, low) >= neighbourhood.k
+    def _nearest(self, digits: bytes) -> frozenset[int]:
+        """The k peers nearest to the first place with these digits, this one among them where it is."""
+        place = int(digits, 16) << (ID_BITS - 4 * len(digits))
+        return frozenset(nsmallest(self._k, [*self._contacts, self._own], key=place.__xor__))
+
+    def _others_enough(self, prefix: bytes) -> bool:
+        """Are k others nearer to every place below the prefix? All that share more digits with it than this peer."""
+        if not prefix:
+            return False
+        place, width = int(prefix, 16) << (ID_BITS - 4 * len(prefix)), ID_BITS - 4 * len(prefix)
+        apart = (place ^ self._own) >> width
+        if not apart:
+            return False
+        nearer_below = 1 << (width + apart.bit_length() - 1)
+        return sum((place ^ number) < nearer_below for number in self._contacts) >= self._k
 
 
 def by_contact(parts: Iterable[tuple[bytes, list[Contact]]]) -> Duties:

@@ -28,10 +28,12 @@ from p2pkv.ids import CHUNK_ID_BYTES, ChunkID, Place, place_of_chunk
 from p2pkv.limits import (
     FETCH_ITEMS_MAX,
     UPKEEP_FIRST_S,
+    UPKEEP_NEIGHBOURS,
     UPKEEP_PREFIXES_MAX,
     UPKEEP_ROUND_S,
     UPKEEP_ROUND_S_MAX,
     UPKEEP_SOON_S,
+    UPKEEP_SOON_TURNS_MAX,
     UPKEEP_UNWANTED_MAX,
     UPKEEP_UNWANTED_S,
 )
@@ -39,7 +41,7 @@ from p2pkv.messages import CHUNKS, RECORDS, Handed
 from p2pkv.storage.interface import StoreFailedError
 from p2pkv.swarm.chunks import ChunkSwarm
 from p2pkv.swarm.contact import Contact
-from p2pkv.swarm.duties import Duties, by_contact, parts_of
+from p2pkv.swarm.duties import Duties, Parts, by_contact
 from p2pkv.swarm.environment import Environment
 from p2pkv.swarm.inventory import StoreInventory
 from p2pkv.swarm.neighbourhood import Neighbourhood
@@ -69,6 +71,8 @@ class Upkeep:
         self._chunks = chunks
         self._neighbourhood = neighbourhood
         self._env = env
+        self._near: list[Contact] | None = None  # of which the duties were made
+        self._former_duties: Duties = {}
         self._news = asyncio.Event()  # the neighbours have changed
         self._unwanted: OrderedDict[bytes, float] = OrderedDict()  # items that were of no use here, until when
         self._tasks: list[asyncio.Task[None]] = []
@@ -110,7 +114,14 @@ class Upkeep:
             pause_s = min(2 * pause_s, UPKEEP_ROUND_S_MAX) if quiet else UPKEEP_ROUND_S
             if await self._wait(pause_s * self._env.random.uniform(0.7, 1.3)):
                 pause_s = UPKEEP_ROUND_S
-                await asyncio.sleep(UPKEEP_SOON_S * self._env.random.uniform(0.5, 1.5))
+                await self._calm()
+
+    async def _calm(self) -> None:
+        """Wait until the neighbours change no more, but not for ever."""
+        for _ in range(UPKEEP_SOON_TURNS_MAX):
+            self._news.clear()
+            if not await self._wait(UPKEEP_SOON_S * self._env.random.uniform(0.5, 1.5)):
+                return
 
     async def _wait(self, pause_s: float) -> bool:
         """Wait for the next round; True where the neighbours have changed meanwhile."""
@@ -139,12 +150,18 @@ class Upkeep:
         return quiet
 
     async def _duties(self) -> Duties:
+        k = self._neighbourhood.k
+        near = self._protocol.router.nearest(self._neighbourhood.node_id, UPKEEP_NEIGHBOURS * k)
+        if near is self._near:
+            return self._former_duties  # the table is the same
         parts: list[tuple[bytes, list[Contact]]] = []
-        for count, part in enumerate(parts_of(self._neighbourhood, self._protocol.router.contacts())):
+        for count, part in enumerate(Parts(self._neighbourhood.node_id, near, k).walk()):
             parts.append(part)
             if count % 16 == 15:
                 await asyncio.sleep(0)
-        return {contact: prefixes[:UPKEEP_PREFIXES_MAX] for contact, prefixes in by_contact(parts).items()}
+        duties = {contact: prefixes[:UPKEEP_PREFIXES_MAX] for contact, prefixes in by_contact(parts).items()}
+        self._near, self._former_duties = near, duties
+        return duties
 
     async def _compare(self, contact: Contact, kind: int, prefixes: Sequence[bytes]) -> int:
         """Fetch what a neighbour has below some prefixes and this peer lacks; how much that was. Raises RemoteError."""
