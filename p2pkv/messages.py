@@ -209,6 +209,16 @@ class HoldsReply(Message, frozen=True):
 # --- contacts ---
 
 
+class Leave(Message, frozen=True):
+    """The sender ends. `handed_on`: the receiver has all that both should hold, so the sender counts no more."""
+
+    handed_on: bool
+
+
+class LeaveReply(Message, frozen=True):
+    taken: bool  # the sender was known, and is not any more
+
+
 class ReachableAt(Message, frozen=True):
     """The sender is reached at this address, whatever address its datagrams come from."""
 
@@ -231,4 +241,5 @@ GET_PIECE: Final = Method("p2pkv_get_piece", GetPiece, GetPieceReply, needs_cook
 COMPARE: Final = Method("p2pkv_compare", Compare, CompareReply, needs_cookie=True)
 FETCH: Final = Method("p2pkv_fetch", Fetch, FetchReply, needs_cookie=True)
 HOLDS: Final = Method("p2pkv_holds", Holds, HoldsReply, needs_cookie=True)
+LEAVE: Final = Method("p2pkv_leave", Leave, LeaveReply, needs_cookie=True)
 REACHABLE_AT: Final = Method("p2pkv_reachable_at", ReachableAt, ReachableAtReply, needs_cookie=True)

@@ -139,8 +139,10 @@ class Peer(PeerRecords, PeerFiles):
             return MemoryStore(self.env.now_s, quota_bytes=self._quota_bytes)
         return DiskStore(self._home.store, self.env.now_s, quota_bytes=self._quota_bytes)
 
-    async def stop(self) -> None:
-        """Leave the swarm; everything acknowledged is on disk."""
+    async def stop(self, *, graceful: bool = True) -> None:
+        """Leave the swarm; everything acknowledged is on disk. `graceful`: give the others first what they lack."""
+        if graceful and hasattr(self, "node"):
+            await self.node.leave()
         await self._exits.aclose()
 
     async def wait_connected(self, timeout_s: float = 10.0) -> None:

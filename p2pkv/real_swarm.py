@@ -65,6 +65,6 @@ class Swarm:
                 await asyncio.gather(*(peer.node.server.wait_settled() for peer in self.peers[1:]))
 
     async def close(self) -> None:
-        await asyncio.gather(*(peer.stop() for peer in self.peers))
+        await asyncio.gather(*(peer.stop(graceful=False) for peer in self.peers))
         self.peers = []
         self._folder.cleanup()

@@ -359,6 +359,8 @@ def _messages() -> list[tuple[str, object]]:
         (m.FETCH.name, m.FetchReply(1, chunk_ids=[CHUNK_ID])),
         (m.HOLDS.name, m.Holds(bytes(range(20)))),
         (m.HOLDS.name, m.HoldsReply([True, False])),
+        (m.LEAVE.name, m.Leave(True)),
+        (m.LEAVE.name, m.LeaveReply(True)),
         (m.REACHABLE_AT.name, m.ReachableAt("192.0.2.7", 8468)),
         (m.REACHABLE_AT.name, m.ReachableAtReply(True)),
     ]

@@ -183,6 +183,7 @@ class Walk:
     """One peer's descent through what another holds."""
 
     def __init__(self, own: Inventory, prefixes: Sequence[bytes]) -> None:
+        self.surplus: list[bytes] = []  # what the other lacks, as far as the walk has come
         self._own = own
         self._open = deque(prefixes)
 
@@ -209,8 +210,10 @@ class Walk:
         theirs = items_in(data)
         if any(not item.hex().encode().startswith(prefix) for item in theirs):
             raise RemoteError("misbehaved", "items that do not lie below the prefix")
-        own = set(items_in(self._own.items(prefix)))
-        return [item for item in theirs if item not in own]
+        own, there = items_in(self._own.items(prefix)), set(theirs)
+        self.surplus += [item for item in own if item not in there]
+        here = set(own)
+        return [item for item in theirs if item not in here]
 
     def _differing(self, prefix: bytes, data: bytes) -> list[bytes]:
         if len(prefix) >= ITEM_DIGITS:
@@ -219,6 +222,8 @@ class Walk:
         digits = [DIGITS[index : index + 1] for index in range(16) if bitmap >> index & 1]
         if len(data) != 2 + DIGEST_BYTES * len(digits):
             raise RemoteError("misbehaved", "a wrong number of digests")
+        for absent in (DIGITS[index : index + 1] for index in range(16) if not bitmap >> index & 1):
+            self.surplus += items_in(self._own.items(prefix + absent))
         digests = [data[start : start + DIGEST_BYTES] for start in range(2, len(data), DIGEST_BYTES)]
         children = zip(digits, digests, strict=True)
         return [prefix + digit for digit, digest in children if self._own.digest(prefix + digit) != digest]

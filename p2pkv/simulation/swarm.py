@@ -43,6 +43,10 @@ class SimPeer(Peer):
         )
         self.left = home or SimHome.new(seat.env)
 
+    async def stop(self, *, graceful: bool = False) -> None:
+        """A simulated peer goes without a word unless it is told otherwise: most of them end with their simulation."""
+        await super().stop(graceful=graceful)
+
     def _open_home(self) -> Identity:
         return self.left.identity
 
@@ -82,7 +86,7 @@ class SimSwarm(Simulation[SimPeer]):
     async def leave_soon(self, index: int) -> None:
         """As `leave`, for a program that runs inside the virtual time."""
         self.down.add(index)
-        await self.peers[index].stop()
+        await self.peers[index].stop(graceful=True)
 
     def restart(self, index: int, *, bootstrap: Sequence[int] | None = None, home_lost: bool = False) -> SimPeer:
         """A new process on the home that the last one left, or on an empty one; joins by these peers."""

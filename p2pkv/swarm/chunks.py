@@ -260,6 +260,10 @@ class ChunkSwarm:
         await self._keeper.keep(chunk_id, data)
         return len(data)
 
+    async def push_to(self, contact: Contact, chunk_id: ChunkID, stored: bytes) -> None:
+        """Make a contact hold a chunk; it is durable there when this returns. Raises RemoteError."""
+        await self._transport.push(contact, chunk_id, stored)
+
     # --- where ---
 
     async def holders(self, chunk_id: ChunkID) -> list[ReplicaInfo]:

@@ -30,6 +30,7 @@ from p2pkv.swarm.hashing import ThreadHasher, hash_at_once
 from p2pkv.swarm.holdings import Holdings, PageBound
 from p2pkv.swarm.identity import Identity
 from p2pkv.swarm.inventory import StoreInventory
+from p2pkv.swarm.leaving import Leaving
 from p2pkv.swarm.memory import keep_freed_memory
 from p2pkv.swarm.moving import Mover
 from p2pkv.swarm.neighbourhood import Neighbourhood
@@ -113,6 +114,7 @@ class SwarmNode:
         self.handing = Handing(inventory)
         handover = Handover(self.store, protocol, self.lookups, inventory, self.writer, self.chunks, self.neighbourhood)
         self.upkeep = Upkeep(protocol, inventory, self.replica, self.chunks, self.neighbourhood, handover, env)
+        self.leaving = Leaving(self.store, protocol, inventory, self.chunks)
         self.upkeep.start()
         self._register(acceptor, keeper)
 
@@ -128,9 +130,16 @@ class SwarmNode:
         protocol.register(messages.GET_PIECE, pieces.on_get)
         protocol.register(messages.COMPARE, self.handing.on_compare)
         protocol.register(messages.FETCH, self.handing.on_fetch)
+        protocol.register(messages.LEAVE, self.leaving.on_leave)
         protocol.register(messages.HOLDS, self.handing.on_holds)
         protocol.stock_store = self.replica.stock_store
         protocol.stock_find = self.replica.stock_find
+
+    async def leave(self) -> None:
+        """Give the neighbours what they lack, and tell all contacts that this peer ends. Takes LEAVE_S_MAX at most."""
+        if hasattr(self, "records") and self._stores:
+            await self.mover.close()
+            await self.leaving.leave(await self.upkeep.end())
 
     async def stop(self) -> None:
         """End every task; safe where `start` failed half way."""

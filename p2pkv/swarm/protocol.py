@@ -184,6 +184,12 @@ class PeerProtocol(RpcProtocol, KademliaProtocol):  # type: ignore[misc]
         if self.router.get(contact.id) is contact:
             self._evict(contact)
 
+    def on_left(self, contact: Contact, *, counts: bool) -> None:
+        """It has told that it ends. `counts`: as a replica that is down, since it took something with it."""
+        self._evict(contact)
+        if not counts:
+            self.former.remove(contact)
+
     def _evict(self, contact: Contact) -> None:
         self.counters["contacts_evicted"] += 1
         replacement = self.router.remove_contact(contact)

@@ -89,6 +89,11 @@ class Upkeep:
             self._protocol.on_contact_gone.append(self._on_neighbour)
             self._tasks = [asyncio.create_task(self._inventory.run()), asyncio.create_task(self._run())]
 
+    async def end(self) -> Duties:
+        """Begin no further round; what this peer is a replica of."""
+        self._tasks[-1].cancel()
+        return await self._duties()
+
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()

@@ -60,6 +60,14 @@ def test_a_walk_finds_what_is_lacking(own: set[bytes], other: set[bytes]) -> Non
 
 
 @given(FEW_CELLS, FEW_CELLS)
+def test_a_walk_finds_what_the_other_lacks(own: set[bytes], other: set[bytes]) -> None:
+    walk, there = Walk(inventory_of(own), [b""]), inventory_of(other)
+    while questions := walk.questions():
+        walk.take(questions, [there.answer(*question) for question in questions])
+    assert sorted(walk.surplus) == sorted(own - other)
+
+
+@given(FEW_CELLS, FEW_CELLS)
 def test_an_inventory_that_changed_is_the_same_as_a_new_one(before: set[bytes], after: set[bytes]) -> None:
     changed, fresh = inventory_of(before), inventory_of(after)
     changed.digest(b"")

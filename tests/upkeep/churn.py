@@ -43,9 +43,9 @@ class Processes:
     def _start(self, index: int) -> subprocess.Popen[str]:
         known = [address for other, address in enumerate(self.addresses) if other != index]
         bootstrap = [part for address in known[:3] for part in ("--bootstrap", address)]
+        options = ["--http", "off", "--listen", self.addresses[index]]
         return subprocess.Popen(
-            [sys.executable, "-m", "p2pkv", "--home", str(self.home(index)), "start", "--http", "off"]
-            + ["--listen", self.addresses[index], *bootstrap],
+            [sys.executable, "-m", "p2pkv", "--home", str(self.home(index)), "start", *options, *bootstrap],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -153,7 +153,7 @@ async def short_of_replicas(user: Peer, keys: Iterable[str]) -> list[str]:
 
 
 async def run(folder: Path, peers: int, kills: int, period_s: float, seed: int) -> dict[str, float]:
-    """Kill one peer after the other under load and start it again; asserts what is promised, tells what was measured."""
+    """Kill one peer after the other under load and start it again; asserts the promises, tells the figures."""
     draw, journal = random.Random(seed), Journal()
     processes = await asyncio.to_thread(Processes, folder, peers)
     try:
