@@ -128,7 +128,7 @@ async def test_refusals_name_what_stands(face: Face) -> None:
 
 async def test_a_short_put_says_who_has_it(swarm: Swarm, face: Face) -> None:
     for peer in swarm.peers[1:]:
-        await peer.stop()
+        await peer.stop(graceful=False)
     del swarm.peers[1:]
     with pytest.raises(IncompleteError) as caught:
         await face.put("k", b"v", acks="all")

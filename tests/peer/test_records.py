@@ -173,7 +173,7 @@ async def test_records_survive_a_minority_of_dead_replicas(swarm: Swarm) -> None
     async for outcome in swarm.peers[0].put_many("k", expected, acks="all"):
         assert outcome.reached
     for peer in swarm.peers[-3:]:
-        await peer.stop()
+        await peer.stop(graceful=False)
     assert await values(swarm.peers[1], "k") == expected
     outcome = await swarm.peers[1].put("k", b"after")
     assert outcome.reached
@@ -184,7 +184,7 @@ async def test_records_survive_a_minority_of_dead_replicas(swarm: Swarm) -> None
 async def test_too_few_live_replicas_are_told_and_not_hidden(small: Swarm) -> None:
     await small.peers[0].put("k", b"v", acks="all")
     for peer in small.peers[2:]:
-        await peer.stop()
+        await peer.stop(graceful=False)
     with pytest.raises(IncompleteError) as failed:
         await small.peers[0].put("k", b"w")
     assert failed.value.outcome is not None

@@ -11,7 +11,7 @@ from tests.upkeep import churn
 
 @pytest.mark.timeout(240)
 async def test_nothing_is_lost_while_peers_are_killed_one_after_the_other(tmp_path: Path) -> None:
-    await churn.run(tmp_path, peers=12, kills=5, period_s=4.0, seed=1)
+    await churn.run(tmp_path, peers=12, kills=3, period_s=4.0, seed=1)
 
 
 @pytest.mark.soak
