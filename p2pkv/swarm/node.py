@@ -109,9 +109,9 @@ class SwarmNode:
 
     def _register(self, acceptor: Acceptor, keeper: ChunkKeeper) -> None:
         protocol, pieces = self.server.protocol, PieceReceiver(keeper)
-        protocol.register(messages.STORE_RECORDS, self.replica.on_store)
-        protocol.register(messages.FIND_RECORDS, self.replica.on_find)
-        protocol.register(messages.FIND_NAMES, self.replica.on_find_names)
+        protocol.register(messages.STORE_RECORDS, self.replica.on_store, prompt=True)
+        protocol.register(messages.FIND_RECORDS, self.replica.on_find, prompt=True)
+        protocol.register(messages.FIND_NAMES, self.replica.on_find_names, prompt=True)
         protocol.register(messages.PREPARE, acceptor.on_prepare)
         protocol.register(messages.PROPOSE, acceptor.on_propose)
         protocol.register(messages.HAS_CHUNKS, keeper.on_has)
