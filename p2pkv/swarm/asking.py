@@ -131,7 +131,7 @@ class Asker:
         trailer = contact.trailer or self._trailer(contact, len(body), padded)
         datagram = wire.request_frame(message_id, body, trailer)
         now_s = loop.time()
-        rto_s = self._rto_s(contact)
+        rto_s = contact.rtt.rto_among_s(self._typical_rtt)
         call = Call(message_id, contact, datagram, decode, done, self._withdraw, now_s, deadline_s, resends_max, rto_s)
         call.proving = not contact.verified and contact.kind != "stock"
         self.outstanding[message_id] = call
@@ -142,11 +142,6 @@ class Asker:
         self.endpoint.sendto(datagram, contact.address)
         self._timer.add(call, call.next_moment_s(now_s, self._env.random), loop)
         return call
-
-    def _rto_s(self, contact: Contact) -> float:
-        """Who is hardly known is taken to be at most twice as far as the others usually are."""
-        rtt = contact.rtt
-        return rtt.rto_s if rtt.trusted else min(rtt.rto_s, 2 * self._typical_rtt.rto_s)
 
     def _withdraw(self, call: Call) -> None:
         """The call is over; its contact may be asked something else."""
