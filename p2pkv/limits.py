@@ -136,6 +136,30 @@ NAMES_ASKED_MAX = 64  # names of one request; the answer says how many of them f
 CLOCK_RETRIES_MAX = 3  # puts that lost to a clock ahead of ours, tried again behind it
 REPAIRS_PENDING_MAX = 256  # read repairs under way, beyond which none is started
 
+# --- Upkeep ---
+COMPARE_PREFIXES_MAX = 128  # of one comparison: some 30 bytes each fit RPC_PAYLOAD_BYTES_MAX
+COMPARE_ITEMS_MAX = 32  # items that are named at once where few lie below a prefix: 320 bytes
+COMPARE_WHOLE_ITEMS_MAX = 500  # the same where the asker has nothing: 5,000 bytes
+COMPARE_ANSWER_BYTES_MAX = RPC_PAYLOAD_BYTES_MAX - 512
+FETCH_ITEMS_MAX = 500  # of one request: 5,000 bytes
+FETCH_ITEM_BYTES = 24  # heads of one record of an answer, beside key and version
+CELLS_KEPT_MAX = 32  # cells read from the store for peers that fetch them, kept for their next request
+CELLS_REFRESHED_AT_ONCE_MAX = 64  # cells that have changed and are read anew before a comparison is answered
+INVENTORY_STEP_PAGES = 500  # pages read in one step while the inventory is taken
+INVENTORY_DUTY = 0.25  # part of the time that taking the inventory may use
+INVENTORY_REFRESH_PAUSE_S = 0.5  # before changed cells are read anew: many changes at once are one
+UPKEEP_FIRST_S = 1.0  # from the start to the first round
+UPKEEP_SOON_S = 2.0  # from a change among the neighbours to the next round
+UPKEEP_SOON_TURNS_MAX = 5  # so often it is put off while the neighbours go on changing
+UPKEEP_NEIGHBOURS = 4  # times k: the contacts nearest to a peer that it may share places with
+UPKEEP_ROUND_S = 15.0  # between two rounds, doubled while nothing is found
+UPKEEP_ROUND_S_MAX = 600.0
+UPKEEP_PREFIX_DIGITS_MAX = 5  # a million parts of the id space: finer than the neighbourhoods of 100,000 peers
+UPKEEP_PREFIXES_MAX = 1024  # parts of the id space that are compared with one neighbour
+UPKEEP_FETCHES_AT_ONCE_MAX = 4  # requests for records under way, all neighbours together
+UPKEEP_UNWANTED_MAX = 65_536  # items that were of no use here, remembered so that they are not fetched every round
+UPKEEP_UNWANTED_S = 600.0
+
 # --- Pages ---
 PAGE_RECORDS_MAX = 4096  # of one page, tombstones too; one record more and it splits
 PAGE_BYTES_MAX = MIB  # some 4,080 records of 32 bytes with batch signatures

@@ -160,6 +160,42 @@ class GetPieceReply(Message, frozen=True):
     data: bytes
 
 
+# --- upkeep ---
+
+RECORDS: Final = 0  # kinds of what is held
+CHUNKS: Final = 1
+
+
+class Compare(Message, frozen=True):
+    """Compare what both hold below some prefixes (core.reconciliation has the tree)."""
+
+    kind: int
+    questions: list[tuple[bytes, bytes]]  # hexadecimal prefix, and the sender's digest of what it holds below
+
+
+class CompareReply(Message, frozen=True):
+    parts: list[tuple[int, bytes]]  # about the first prefixes, as many as fit one answer (at least one)
+
+
+class Fetch(Message, frozen=True):
+    kind: int
+    items: bytes  # one behind the other
+
+
+class Handed(Message, frozen=True):
+    """A record, handed over."""
+
+    key: bytes
+    depth: int  # of its page, as in StoreRecords
+    version: Version
+
+
+class FetchReply(Message, frozen=True):
+    answered: int  # of the items, from the first; what is not held any more is left out
+    records: list[Handed] = []
+    chunk_ids: list[bytes] = []  # to be pulled as any chunk
+
+
 # --- contacts ---
 
 
@@ -182,4 +218,6 @@ PROPOSE: Final = Method("p2pkv_propose", Propose, Accepted, needs_cookie=True)
 HAS_CHUNKS: Final = Method("p2pkv_has_chunks", HasChunks, HasChunksReply, needs_cookie=True)
 PUT_PIECE: Final = Method("p2pkv_put_piece", PutPiece, PutPieceReply, needs_cookie=True)
 GET_PIECE: Final = Method("p2pkv_get_piece", GetPiece, GetPieceReply, needs_cookie=True)
+COMPARE: Final = Method("p2pkv_compare", Compare, CompareReply, needs_cookie=True)
+FETCH: Final = Method("p2pkv_fetch", Fetch, FetchReply, needs_cookie=True)
 REACHABLE_AT: Final = Method("p2pkv_reachable_at", ReachableAt, ReachableAtReply, needs_cookie=True)

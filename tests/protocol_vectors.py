@@ -352,6 +352,11 @@ def _messages() -> list[tuple[str, object]]:
         (m.PUT_PIECE.name, m.PutPieceReply(True)),
         (m.GET_PIECE.name, m.GetPiece(CHUNK_ID, 0)),
         (m.GET_PIECE.name, m.GetPieceReply(len(piece), piece)),
+        (m.COMPARE.name, m.Compare(m.RECORDS, [(b"", bytes(range(8))), (b"3f", b"")])),
+        (m.COMPARE.name, m.CompareReply([(0, b""), (1, b"\x00\x03" + bytes(range(16))), (2, bytes(range(10)))])),
+        (m.FETCH.name, m.Fetch(m.CHUNKS, bytes(range(20)))),
+        (m.FETCH.name, m.FetchReply(2, [m.Handed(KEY, 1, plain)])),
+        (m.FETCH.name, m.FetchReply(1, chunk_ids=[CHUNK_ID])),
         (m.REACHABLE_AT.name, m.ReachableAt("192.0.2.7", 8468)),
         (m.REACHABLE_AT.name, m.ReachableAtReply(True)),
     ]

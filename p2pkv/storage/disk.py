@@ -46,6 +46,7 @@ from p2pkv.storage.interface import (
     RangeResult,
     Store,
     StoreFailedError,
+    Stretch,
     Usage,
     Write,
     WriteOutcome,
@@ -142,6 +143,7 @@ class DiskStore(Store):
         for job in jobs:
             if isinstance(job.result, Committed) and job.error is None:
                 self._cache.apply(job.result)
+                self.watcher.wrote(job.result.writes)
 
     async def read(self, query: RangeQuery) -> RangeResult:
         page = self._cache.get(query.place)
@@ -185,6 +187,9 @@ class DiskStore(Store):
     async def pages(self, after: Place | None = None, limit: int = 1000) -> list[PageInfo]:
         return await self.ask(disk_reads.pages, after, limit, self._now_s())
 
+    async def stretch(self, low: bytes, high: bytes | None, pages_max: int) -> Stretch:
+        return cast(Stretch, await self._ask_noting_damage(disk_reads.stretch, low, high, pages_max))
+
     async def keys(self, prefix: bytes = b"", after: bytes = b"", limit: int = 1000) -> list[PageInfo]:
         return await self.ask(disk_reads.keys, prefix, after, limit, self._now_s())
 
@@ -204,6 +209,7 @@ class DiskStore(Store):
             return bool(indexed)
         finally:
             self._arriving_bytes -= size_bytes
+            self.watcher.moved_chunks([chunk_id])
 
     def _fits(self, size_bytes: int) -> bool:
         used_bytes = self._writer.usage.size_bytes + self._arriving_bytes
@@ -241,6 +247,7 @@ class DiskStore(Store):
     async def drop_damaged_chunk(self, chunk_id: ChunkID, location: Location) -> None:
         if await self.write(DropChunk(chunk_id, location)):
             self.damaged_chunks += 1
+            self.watcher.moved_chunks([chunk_id])
             _log.warning("chunk %s was damaged on disk and dropped", chunk_id.hex())
 
     async def has_chunks(self, chunk_ids: Sequence[ChunkID]) -> list[bool]:
@@ -249,6 +256,7 @@ class DiskStore(Store):
     async def delete_chunk(self, chunk_id: ChunkID) -> bool:
         deleted = bool(await self.write(DropChunk(chunk_id)))
         if deleted:
+            self.watcher.moved_chunks([chunk_id])
             self._upkeep.nudge()
         return deleted
 
@@ -284,6 +292,7 @@ class DiskStore(Store):
     async def drop_damaged_rows(self, damage: Damage) -> None:
         self.damaged_records += cast(int, await self.write(DropRows(tuple(damage.rows))))
         self._cache.clear()
+        self.watcher.lost_records()
         for name in damage.names:
             _log.warning("record %r was damaged on disk and dropped", name)
 

@@ -16,9 +16,10 @@ from p2pkv.ids import ChunkID, Place
 from p2pkv.limits import STORE_CACHED_PAGE_BYTES_MAX
 from p2pkv.storage.disk_batch import decode
 from p2pkv.storage.disk_writer import Location
-from p2pkv.storage.interface import PageInfo, RangeQuery, RangeResult, StoreFailedError
+from p2pkv.storage.interface import Held, PageInfo, RangeQuery, RangeResult, StoreFailedError, Stretch
 from p2pkv.storage.page import Page
 from p2pkv.storage.ranges import Span, behind_prefix, collect, span_of
+from p2pkv.storage.stretches import itemize
 
 T = TypeVar("T")
 _COLUMNS = {"time": "clock, name, owner", "name": "name, owner"}
@@ -126,6 +127,17 @@ def page_info(database: sqlite3.Connection, place: Place, now_s: float) -> PageI
 def pages(database: sqlite3.Connection, after: Place | None, limit: int, now_s: float) -> list[PageInfo]:
     sql = _INFO + "WHERE place > ? ORDER BY place LIMIT ?"
     return [PageInfo(*row) for row in database.execute(sql, (int(now_s * 1000), after or b"", limit))]
+
+
+def stretch(database: sqlite3.Connection, low: bytes, high: bytes | None, limit: int, damage: Damage) -> Stretch:
+    bound, values = (" AND place < ?", (low, high)) if high is not None else ("", (low,))
+    sql = f"SELECT id, place, key FROM pages WHERE place >= ?{bound} ORDER BY place LIMIT ?"  # noqa: S608
+    found = database.execute(sql, (*values, limit + 1)).fetchall()
+    items: dict[bytes, Held] = {}
+    for page_id, place, key in found[:limit]:
+        rows = database.execute("SELECT id, name, clock, crc, data FROM versions WHERE page = ?", (page_id,))
+        items |= itemize(place, key, (version for version, _ in _sound(page_id, rows, damage)))
+    return Stretch(items, Place(found[limit - 1][1]) if len(found) > limit else None)
 
 
 def keys(database: sqlite3.Connection, prefix: bytes, after: bytes, limit: int, now_s: float) -> list[PageInfo]:

@@ -11,9 +11,9 @@ from the `now_s` argument or the clock given to the engine.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
-from typing import Literal
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -25,6 +25,8 @@ __all__ = [
     "Cursor",
     "DamageReport",
     "DropVersion",
+    "Held",
+    "NoWatcher",
     "PageInfo",
     "PutRegister",
     "PutVersion",
@@ -34,7 +36,9 @@ __all__ = [
     "Result",
     "Store",
     "StoreFailedError",
+    "Stretch",
     "Usage",
+    "Watcher",
     "Write",
     "WriteOutcome",
 ]
@@ -126,6 +130,47 @@ class DamageReport(msgspec.Struct, frozen=True):
     records_damaged: list[str]
 
 
+class Held(NamedTuple):
+    """A version and where it lies."""
+
+    place: Place
+    key: bytes
+    version: Version
+
+
+class Stretch(NamedTuple):
+    """What was read of the pages between two places."""
+
+    items: dict[bytes, Held]  # by `core.reconciliation.item_of`
+    end: Place | None  # the last page read where others follow it before the upper bound
+
+
+class Watcher(Protocol):
+    """Told of what has become durable, in the order in which it did. It must be quick and must not raise."""
+
+    def wrote(self, writes: Sequence[Write]) -> None: ...
+    def moved_chunks(self, chunk_ids: Iterable[ChunkID]) -> None:
+        """These came or went."""
+        ...
+
+    def lost_records(self) -> None:
+        """Some records were damaged and dropped; it is not known here which."""
+        ...
+
+
+class NoWatcher:
+    """Nobody watches."""
+
+    def wrote(self, writes: Sequence[Write]) -> None:
+        """Nothing to do."""
+
+    def moved_chunks(self, chunk_ids: Iterable[ChunkID]) -> None:
+        """Nothing to do."""
+
+    def lost_records(self) -> None:
+        """Nothing to do."""
+
+
 class QuotaExceededError(Exception):
     """The write does not fit the quota or the disk; nothing of the batch was stored."""
 
@@ -138,6 +183,7 @@ class Store(ABC):
     """One peer's storage. Not thread-safe: called from the event loop alone."""
 
     kind: Literal["disk", "memory"]
+    watcher: Watcher = NoWatcher()
 
     @abstractmethod
     async def open(self) -> None: ...
@@ -174,6 +220,13 @@ class Store(ABC):
     @abstractmethod
     async def pages(self, after: Place | None = None, limit: int = 1000) -> list[PageInfo]:
         """Pages in the order of their places, behind `after`."""
+
+    @abstractmethod
+    async def stretch(self, low: bytes, high: bytes | None, pages_max: int) -> Stretch:
+        """What lies in the first `pages_max` pages from `low` up to, not with, `high`, as items to compare.
+
+        Left out: values of stock peers, and what split pages still hold beside their marker.
+        """
 
     @abstractmethod
     async def keys(self, prefix: bytes = b"", after: bytes = b"", limit: int = 1000) -> list[PageInfo]:

@@ -13,6 +13,7 @@ from p2pkv.ids import ChunkID, Place, chunk_id_of
 from p2pkv.storage.interface import (
     DamageReport,
     DropVersion,
+    Held,
     PageInfo,
     PutRegister,
     PutVersion,
@@ -20,12 +21,14 @@ from p2pkv.storage.interface import (
     RangeQuery,
     RangeResult,
     Store,
+    Stretch,
     Usage,
     Write,
     WriteOutcome,
 )
 from p2pkv.storage.page import ALREADY, STORED, Identity, Page
 from p2pkv.storage.sorted_keys import SortedKeys
+from p2pkv.storage.stretches import itemize
 
 _Undo = Callable[[], object]
 
@@ -61,6 +64,7 @@ class MemoryStore(Store):
             for step in reversed(undo):
                 step()
             raise QuotaExceededError(f"the batch does not fit into {self._quota_bytes} bytes")
+        self.watcher.wrote(writes)
         return outcomes
 
     def _write(self, write: Write, undo: list[_Undo]) -> WriteOutcome:
@@ -155,6 +159,18 @@ class MemoryStore(Store):
         places = self._places.ascending((after,) if after is not None else None, beyond=True)
         return [self._pages[place].info(self._now_s()) for (place,) in islice(places, limit)]
 
+    async def stretch(self, low: bytes, high: bytes | None, pages_max: int) -> Stretch:
+        items: dict[bytes, Held] = {}
+        last: Place | None = None
+        for count, (place,) in enumerate(self._places.ascending((low,))):
+            if high is not None and place >= high:
+                break
+            if count >= pages_max:
+                return Stretch(items, last)
+            items |= itemize(place, self._pages[place].key, self._pages[place].versions())
+            last = place
+        return Stretch(items, None)
+
     async def keys(self, prefix: bytes = b"", after: bytes = b"", limit: int = 1000) -> list[PageInfo]:
         found: list[PageInfo] = []
         # A key ends before the same key and one more zero byte begins.
@@ -173,6 +189,7 @@ class MemoryStore(Store):
         self._chunks[chunk_id] = bytes(data)
         self._chunk_order.add((chunk_id,))
         self._size_bytes += len(data)
+        self.watcher.moved_chunks([chunk_id])
         return True
 
     async def get_chunk(self, chunk_id: ChunkID) -> bytes | None:
@@ -187,6 +204,7 @@ class MemoryStore(Store):
             return False
         self._chunk_order.remove((chunk_id,))
         self._size_bytes -= len(data)
+        self.watcher.moved_chunks([chunk_id])
         return True
 
     async def chunk_ids(self, after: ChunkID | None = None, limit: int = 1000) -> list[ChunkID]:

@@ -254,6 +254,12 @@ class ChunkSwarm:
             raise RemoteError("damaged", "the bytes do not match the hash")
         return data
 
+    async def fetch_here(self, contact: Contact, chunk_id: ChunkID) -> int:
+        """Make this peer hold a chunk that a contact has; its size. Raises RemoteError."""
+        data = await self._pull(contact, chunk_id)
+        await self._keeper.keep(chunk_id, data)
+        return len(data)
+
     # --- where ---
 
     async def holders(self, chunk_id: ChunkID) -> list[ReplicaInfo]:

@@ -24,9 +24,11 @@ from p2pkv.swarm.bulk_chunks import BulkTransport
 from p2pkv.swarm.chunks import ChunkKeeper, ChunkSwarm
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.environment import Address, Environment
+from p2pkv.swarm.handing import Handing
 from p2pkv.swarm.hashing import ThreadHasher, hash_at_once
 from p2pkv.swarm.holdings import Holdings, PageBound
 from p2pkv.swarm.identity import Identity
+from p2pkv.swarm.inventory import StoreInventory
 from p2pkv.swarm.memory import keep_freed_memory
 from p2pkv.swarm.moving import Mover
 from p2pkv.swarm.neighbourhood import Neighbourhood
@@ -39,6 +41,7 @@ from p2pkv.swarm.replica import Replica
 from p2pkv.swarm.server import PeerServer
 from p2pkv.swarm.sources import Sources
 from p2pkv.swarm.udp import is_usable_host
+from p2pkv.swarm.upkeep import Upkeep
 from p2pkv.swarm.writing import Writer
 
 
@@ -105,6 +108,10 @@ class SwarmNode:
         self.mover.start()
         self.bulk = BulkTransport(protocol, self.server.endpoint, keeper, env)
         self.chunks = ChunkSwarm(protocol, self.bulk, self.lookups, keeper, self.neighbourhood)
+        inventory = StoreInventory(self.store)
+        self.handing = Handing(inventory)
+        self.upkeep = Upkeep(protocol, inventory, self.replica, self.chunks, self.neighbourhood, env)
+        self.upkeep.start()
         self._register(acceptor, keeper)
 
     def _register(self, acceptor: Acceptor, keeper: ChunkKeeper) -> None:
@@ -117,12 +124,15 @@ class SwarmNode:
         protocol.register(messages.HAS_CHUNKS, keeper.on_has)
         protocol.register(messages.PUT_PIECE, pieces.on_put)
         protocol.register(messages.GET_PIECE, pieces.on_get)
+        protocol.register(messages.COMPARE, self.handing.on_compare)
+        protocol.register(messages.FETCH, self.handing.on_fetch)
         protocol.stock_store = self.replica.stock_store
         protocol.stock_find = self.replica.stock_find
 
     async def stop(self) -> None:
         """End every task; safe where `start` failed half way."""
         if hasattr(self, "records"):
+            await self.upkeep.close()
             await self.mover.close()
             await self.batches.close()
             await self.records.reader.mender.close()
@@ -136,6 +146,8 @@ class SwarmNode:
             "records_mended": self.records.reader.mender.mended,
             "records_moved": self.mover.moved,
             "pages_split": self.mover.pages_split,
+            **self.upkeep.counters,
+            "upkeep_records_handed": self.handing.handed,
         }
 
     async def where(self, key: bytes) -> list[ReplicaInfo]:

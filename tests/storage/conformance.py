@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from p2pkv.core.records import Flag, Version, content_hash
-from p2pkv.ids import Place, chunk_id_of, place_of_key
+from p2pkv.core.pages import split_marker
+from p2pkv.core.reconciliation import item_of
+from p2pkv.core.records import SPLIT_NAME, Flag, Version, content_hash
+from p2pkv.ids import ChunkID, Place, chunk_id_of, place_of_key
 from p2pkv.storage.interface import (
     Cursor,
+    NoWatcher,
     PutRegister,
     QuotaExceededError,
     RangeQuery,
@@ -38,6 +41,20 @@ from tests.storage.samples import (
     version,
     writes,
 )
+
+
+class Diary(NoWatcher):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.writes: list[Write] = []
+        self.chunks: list[ChunkID] = []
+
+    def wrote(self, writes: Sequence[Write]) -> None:
+        self.writes += writes
+
+    def moved_chunks(self, chunk_ids: Iterable[ChunkID]) -> None:
+        self.chunks += chunk_ids
 
 
 class StoreConformance:
@@ -229,6 +246,41 @@ class StoreConformance:
         rest = await store.pages(after=first[-1].place)
         assert [info.place for info in first + rest] == places
         assert len(first) == 12
+
+    async def test_a_stretch_names_all_that_replicas_have_in_common(self, store: Store) -> None:
+        places = sorted(place_of_key(b"%d" % i) for i in range(6))
+        await store.commit([put(version(b"n"), place, b"%d" % i) for i, place in enumerate(places)])
+        await store.commit([put(version(b"", flags=Flag.STOCK, author=b""), places[0], b"")])
+        await store.commit([put(version(b"m", flags=Flag.TOMBSTONE), places[1]), put(split_marker(b""), places[2])])
+        whole = await store.stretch(b"", None, 100)
+        held = sorted((held.place, held.key, held.version.name) for held in whole.items.values())
+        assert [(places.index(place), name) for place, _, name in held] == [
+            (0, b"n"),
+            (1, b"m"),
+            (1, b"n"),
+            (2, SPLIT_NAME),
+            (3, b"n"),
+            (4, b"n"),
+            (5, b"n"),
+        ]
+        assert whole.end is None
+        assert all(item == item_of(h.place, content_hash(h.version)) for item, h in whole.items.items())
+        first = await store.stretch(b"", None, 2)
+        assert first.end == places[1]
+        rest = await store.stretch(places[1] + b"\0", places[5], 4)
+        assert rest.end is None
+        assert {h.place for h in rest.items.values()} == set(places[2:5])
+
+    async def test_who_watches_learns_of_every_change(self, store: Store) -> None:
+        watcher = Diary()
+        store.watcher = watcher
+        await store.commit([put(version())])
+        await store.commit([drop(version())])
+        data = b"chunk"
+        await store.put_chunk(chunk_id_of(data), data)
+        await store.delete_chunk(chunk_id_of(data))
+        assert watcher.writes == [put(version()), drop(version())]
+        assert watcher.chunks == [chunk_id_of(data)] * 2
 
     async def test_keys_in_their_order_by_prefix(self, store: Store) -> None:
         keys = [b"a/1", b"a/2", b"a/3", b"b", b"a\xff"]

@@ -1,0 +1,217 @@
+"""What this peer holds, as inventories to compare with other peers', kept in line with the store.
+
+Theory of operation. At the start the whole store is read once, in small steps with pauses. From then on the store
+tells what it writes; the cells that changed are read anew a little later, many changes at once. An inventory may
+therefore lag by seconds: a comparison then names something that is not there any more, or not yet, which costs a few
+bytes and loses nothing.
+
+Owns the inventories and the task that keeps them. Asks no peer for anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+from p2pkv.core.reconciliation import CELL_BYTES, ITEM_BYTES, Inventory
+from p2pkv.errors import RemoteError
+from p2pkv.ids import ChunkID
+from p2pkv.limits import (
+    CELLS_REFRESHED_AT_ONCE_MAX,
+    INVENTORY_DUTY,
+    INVENTORY_REFRESH_PAUSE_S,
+    INVENTORY_STEP_PAGES,
+)
+from p2pkv.messages import CHUNKS, RECORDS
+from p2pkv.storage.interface import Held, PutRegister, Store, StoreFailedError, Write
+
+log = logging.getLogger(__name__)
+_CELLS = 1 << 8 * CELL_BYTES
+
+
+class Ledger:
+    """One inventory and the cells of it that have changed."""
+
+    def __init__(self, store: Store) -> None:
+        self.inventory = Inventory()
+        self.changed: set[bytes] = set()
+        self.ready = False
+        self._store = store
+
+    async def refresh(self, cells: Iterable[bytes]) -> None:
+        """Read cells anew."""
+        for cell in cells:
+            self.changed.discard(cell)
+            try:
+                items = await self.items(cell)
+            except BaseException:
+                self.changed.add(cell)
+                raise
+            self.inventory.set_cell(cell, items)
+
+    async def items(self, cell: bytes) -> Iterable[bytes]:
+        raise NotImplementedError
+
+    async def take(self) -> None:
+        """Read all anew."""
+        raise NotImplementedError
+
+
+class RecordLedger(Ledger):
+    """The records."""
+
+    async def items(self, cell: bytes) -> Iterable[bytes]:
+        return await self.held(cell)
+
+    async def held(self, cell: bytes) -> dict[bytes, Held]:
+        """The records of a cell by their items."""
+        low, found = cell, dict[bytes, Held]()
+        while True:
+            part = await self._store.stretch(low, behind(cell), INVENTORY_STEP_PAGES)
+            found |= part.items
+            if part.end is None:
+                return found
+            low = part.end + b"\0"
+
+    async def take(self) -> None:
+        low, cells = b"", dict[bytes, set[bytes]]()
+        while True:
+            began_s = asyncio.get_running_loop().time()
+            part = await self._store.stretch(low, None, INVENTORY_STEP_PAGES)
+            for item in part.items:
+                cells.setdefault(item[:CELL_BYTES], set()).add(item)
+            last = part.end[:CELL_BYTES] if part.end is not None else None
+            for cell in [cell for cell in cells if cell != last]:  # the last one may go on
+                self.inventory.set_cell(cell, cells.pop(cell))
+            if part.end is None:
+                return
+            low = part.end + b"\0"
+            await rest(began_s)
+
+
+class ChunkLedger(Ledger):
+    """The chunks. An item is the beginning of the chunk's id."""
+
+    async def items(self, cell: bytes) -> Iterable[bytes]:
+        after, found, end = ChunkID(cell), list[bytes](), behind(cell)
+        while True:
+            ids = await self._store.chunk_ids(after, INVENTORY_STEP_PAGES)
+            within = [chunk_id for chunk_id in ids if end is None or chunk_id < end]
+            found += [chunk_id[:ITEM_BYTES] for chunk_id in within]
+            if len(within) < INVENTORY_STEP_PAGES:
+                return found
+            after = within[-1]
+
+    async def take(self) -> None:
+        after: ChunkID | None = None
+        while True:
+            began_s = asyncio.get_running_loop().time()
+            ids = await self._store.chunk_ids(after, INVENTORY_STEP_PAGES)
+            self.changed |= {chunk_id[:CELL_BYTES] for chunk_id in ids}
+            if len(ids) < INVENTORY_STEP_PAGES:
+                return
+            after = ids[-1]
+            await rest(began_s)
+
+    async def ids(self, items: Sequence[bytes]) -> list[ChunkID]:
+        """The chunks here that these items stand for."""
+        found: list[ChunkID] = []
+        for item in items:
+            ids = await self._store.chunk_ids(ChunkID(item), 1)
+            found += [chunk_id for chunk_id in ids if chunk_id.startswith(item)]
+        return found
+
+
+class StoreInventory:
+    """Both ledgers, and the task that keeps them up."""
+
+    def __init__(self, store: Store) -> None:
+        self.records = RecordLedger(store)
+        self.chunks = ChunkLedger(store)
+        self._news = asyncio.Event()
+        self._retake = False
+
+    def ledger(self, kind: int) -> Ledger:
+        """Raises RemoteError for a kind that is none."""
+        if kind not in (RECORDS, CHUNKS):
+            raise RemoteError("malformed", "an unknown kind of holdings")
+        return self.records if kind == RECORDS else self.chunks
+
+    # --- the store's watcher ---
+
+    def wrote(self, writes: Sequence[Write]) -> None:
+        changed = self.records.changed
+        for write in writes:
+            if not isinstance(write, PutRegister):
+                changed.add(write.place[:CELL_BYTES])
+        self._news.set()
+
+    def moved_chunks(self, chunk_ids: Iterable[ChunkID]) -> None:
+        self.chunks.changed |= {chunk_id[:CELL_BYTES] for chunk_id in chunk_ids}
+        self._news.set()
+
+    def lost_records(self) -> None:
+        """Which records were lost is unknown: all is read again."""
+        self._retake = True
+        self._news.set()
+
+    # --- keeping up ---
+
+    async def fresh(self, kind: int, prefixes: Sequence[bytes]) -> Inventory:
+        """The inventory, in line with the store below some prefixes where not too much has changed there.
+
+        Raises RemoteError while the store has not been read whole.
+        """
+        ledger = self.ledger(kind)
+        if not ledger.ready:
+            raise RemoteError("busy", "what is here is still being read")
+        if ledger.changed:
+            below = tuple(prefix[: 2 * CELL_BYTES] for prefix in prefixes)
+            cells = [cell for cell in ledger.changed if cell.hex().encode().startswith(below)]
+            await ledger.refresh(cells[:CELLS_REFRESHED_AT_ONCE_MAX])
+        return ledger.inventory
+
+    async def run(self) -> None:
+        """Read the store, then what changes in it, until cancelled."""
+        while True:
+            try:
+                await self._take(self.records)
+                await self._take(self.chunks)
+                self._retake = False
+                await self._follow()
+            except StoreFailedError as error:
+                log.error("what is here cannot be read: %s", error)
+                await asyncio.sleep(INVENTORY_REFRESH_PAUSE_S / INVENTORY_DUTY)
+
+    async def _take(self, ledger: Ledger) -> None:
+        await ledger.take()
+        await self._refresh(ledger)
+        ledger.ready = True
+
+    async def _follow(self) -> None:
+        while not self._retake:
+            await self._news.wait()
+            await asyncio.sleep(INVENTORY_REFRESH_PAUSE_S)
+            self._news.clear()
+            await self._refresh(self.records)
+            await self._refresh(self.chunks)
+
+    async def _refresh(self, ledger: Ledger) -> None:
+        while ledger.changed:
+            began_s = asyncio.get_running_loop().time()
+            await ledger.refresh(list(islice(ledger.changed, CELLS_REFRESHED_AT_ONCE_MAX)))
+            await rest(began_s)
+
+
+def behind(cell: bytes) -> bytes | None:
+    """The cell behind a cell; None behind the last one."""
+    number = int.from_bytes(cell, "big") + 1
+    return number.to_bytes(CELL_BYTES, "big") if number < _CELLS else None
+
+
+async def rest(began_s: float) -> None:
+    """Sleep, so that only a part of the time since `began_s` is used for this."""
+    used_s = asyncio.get_running_loop().time() - began_s
+    await asyncio.sleep(used_s * (1 / INVENTORY_DUTY - 1))

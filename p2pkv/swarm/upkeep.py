@@ -1,0 +1,250 @@
+"""Keeps this peer's share complete: it fetches what it should hold and lacks from those who should hold it too.
+
+Theory of operation. Every peer is responsible for its own share alone. In each round it goes through its neighbours,
+one after the other, compares what both should hold and fetches what it lacks; so nothing is sent twice to anybody, and
+who receives sets the pace. All replicas do this, hence what one of them has all of them get: a newcomer its whole
+share, a peer that was away what it missed, and a peer that moves up because another died what it has become
+responsible for. What is fetched passes the same checks as any store request.
+
+Rounds follow each other quickly while something was found or the neighbours change, and ever more slowly while all is
+in order. Nothing is fetched in parallel to speak of, so foreground traffic hardly notices.
+
+Owns the rounds and their pace. Never decides which of two versions stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Sequence
+
+from p2pkv import messages
+from p2pkv.core.pages import page_of, place_of_page
+from p2pkv.core.reconciliation import ITEM_BYTES, Part, Walk, item_of
+from p2pkv.core.records import check_key, content_hash
+from p2pkv.errors import RemoteError
+from p2pkv.ids import CHUNK_ID_BYTES, ChunkID, Place, place_of_chunk
+from p2pkv.limits import (
+    FETCH_ITEMS_MAX,
+    UPKEEP_FIRST_S,
+    UPKEEP_NEIGHBOURS,
+    UPKEEP_PREFIXES_MAX,
+    UPKEEP_ROUND_S,
+    UPKEEP_ROUND_S_MAX,
+    UPKEEP_SOON_S,
+    UPKEEP_SOON_TURNS_MAX,
+    UPKEEP_UNWANTED_MAX,
+    UPKEEP_UNWANTED_S,
+)
+from p2pkv.messages import CHUNKS, RECORDS, Handed
+from p2pkv.storage.interface import StoreFailedError
+from p2pkv.swarm.chunks import ChunkSwarm
+from p2pkv.swarm.contact import Contact
+from p2pkv.swarm.duties import Duties, Parts, by_contact
+from p2pkv.swarm.environment import Environment
+from p2pkv.swarm.inventory import StoreInventory
+from p2pkv.swarm.neighbourhood import Neighbourhood
+from p2pkv.swarm.protocol import PeerProtocol
+from p2pkv.swarm.replica import Replica
+
+log = logging.getLogger(__name__)
+_HELD = {messages.STORED, messages.ALREADY}
+
+
+class Upkeep:
+    """The rounds of one peer."""
+
+    def __init__(
+        self,
+        protocol: PeerProtocol,
+        inventory: StoreInventory,
+        replica: Replica,
+        chunks: ChunkSwarm,
+        neighbourhood: Neighbourhood,
+        env: Environment,
+    ) -> None:
+        self.counters: Counter[str] = Counter()
+        self._protocol = protocol
+        self._inventory = inventory
+        self._replica = replica
+        self._chunks = chunks
+        self._neighbourhood = neighbourhood
+        self._env = env
+        self._near: list[Contact] | None = None  # of which the duties were made
+        self._former_duties: Duties = {}
+        self._news = asyncio.Event()  # the neighbours have changed
+        self._unwanted: OrderedDict[bytes, float] = OrderedDict()  # items that were of no use here, until when
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # --- life ---
+
+    def start(self) -> None:
+        self._replica.store.watcher = self._inventory
+        if self._neighbourhood.stores:
+            self._protocol.on_contact_added.append(self._on_neighbour)
+            self._protocol.on_contact_gone.append(self._on_neighbour)
+            self._tasks = [asyncio.create_task(self._inventory.run()), asyncio.create_task(self._run())]
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _on_neighbour(self, contact: Contact) -> None:
+        """A contact came or went: is it one of those that share places with this peer?"""
+        near = self._protocol.router.nearest(self._neighbourhood.node_id, 2 * self._neighbourhood.k)
+        if len(near) < 2 * self._neighbourhood.k or contact in near or self._nearer(contact, near[-1]):
+            self._news.set()
+
+    def _nearer(self, contact: Contact, other: Contact) -> bool:
+        own = int.from_bytes(self._neighbourhood.node_id, "big")
+        return int.from_bytes(contact.id, "big") ^ own < int.from_bytes(other.id, "big") ^ own
+
+    async def _run(self) -> None:
+        await asyncio.sleep(UPKEEP_FIRST_S * self._env.random.uniform(0.5, 1.5))
+        pause_s = UPKEEP_ROUND_S
+        while True:
+            self._news.clear()
+            try:
+                quiet = await self.round()
+            except StoreFailedError as error:
+                log.error("what is here cannot be kept up: %s", error)
+                quiet = True
+            pause_s = min(2 * pause_s, UPKEEP_ROUND_S_MAX) if quiet else UPKEEP_ROUND_S
+            if await self._wait(pause_s * self._env.random.uniform(0.7, 1.3)):
+                pause_s = UPKEEP_ROUND_S
+                await self._calm()
+
+    async def _calm(self) -> None:
+        """Wait until the neighbours change no more, but not for ever."""
+        for _ in range(UPKEEP_SOON_TURNS_MAX):
+            self._news.clear()
+            if not await self._wait(UPKEEP_SOON_S * self._env.random.uniform(0.5, 1.5)):
+                return
+
+    async def _wait(self, pause_s: float) -> bool:
+        """Wait for the next round; True where the neighbours have changed meanwhile."""
+        try:
+            await asyncio.wait_for(self._news.wait(), pause_s)
+        except TimeoutError:
+            return False
+        return True
+
+    # --- one round ---
+
+    async def round(self) -> bool:
+        """Compare with every neighbour; True where nothing was lacking and all of them answered."""
+        duties = await self._duties()
+        contacts = list(duties)
+        self._env.random.shuffle(contacts)
+        quiet = True
+        for contact in contacts:
+            try:
+                gained = [await self._compare(contact, kind, duties[contact]) for kind in (RECORDS, CHUNKS)]
+                quiet = quiet and not any(gained)
+            except RemoteError as error:
+                log.debug("%s:%d could not be compared with: %s", contact.ip, contact.port, error)
+                quiet = quiet and contact.kind == "stock"
+        self.counters["upkeep_rounds"] += 1
+        return quiet
+
+    async def _duties(self) -> Duties:
+        k = self._neighbourhood.k
+        near = self._protocol.router.nearest(self._neighbourhood.node_id, UPKEEP_NEIGHBOURS * k)
+        if near is self._near:
+            return self._former_duties  # the table is the same
+        parts: list[tuple[bytes, list[Contact]]] = []
+        for count, part in enumerate(Parts(self._neighbourhood.node_id, near, k).walk()):
+            parts.append(part)
+            if count % 16 == 15:
+                await asyncio.sleep(0)
+        duties = {contact: prefixes[:UPKEEP_PREFIXES_MAX] for contact, prefixes in by_contact(parts).items()}
+        self._near, self._former_duties = near, duties
+        return duties
+
+    async def _compare(self, contact: Contact, kind: int, prefixes: Sequence[bytes]) -> int:
+        """Fetch what a neighbour has below some prefixes and this peer lacks; how much that was. Raises RemoteError."""
+        walk = Walk(await self._inventory.fresh(kind, prefixes), prefixes)
+        gained = 0
+        while questions := walk.questions():
+            reply = await self._protocol.call(contact, messages.COMPARE, messages.Compare(kind, questions))
+            await self._inventory.fresh(kind, [prefix for prefix, _ in questions])
+            lacking = walk.take(questions, [Part(*part) for part in reply.parts])
+            wanted = [item for item in lacking if not self._is_unwanted(item)]
+            for start in range(0, len(wanted), FETCH_ITEMS_MAX):
+                batch = wanted[start : start + FETCH_ITEMS_MAX]
+                gained += await self._fetch(contact, kind, batch)
+        return gained
+
+    async def _fetch(self, contact: Contact, kind: int, items: list[bytes]) -> int:
+        gained = 0
+        while items:
+            reply = await self._protocol.call(contact, messages.FETCH, messages.Fetch(kind, b"".join(items)))
+            if not 0 < reply.answered <= len(items):
+                raise RemoteError("misbehaved", "a wrong number of items answered")
+            asked, items = set(items[: reply.answered]), items[reply.answered :]
+            if kind == CHUNKS:
+                gained += await self._pull_chunks(contact, asked, reply.chunk_ids)
+            else:
+                gained += await self._keep_records(asked, reply.records)
+        return gained
+
+    # --- records ---
+
+    async def _keep_records(self, asked: set[bytes], records: list[Handed]) -> int:
+        shares: dict[bytes, list[tuple[bytes, Place, Handed]]] = defaultdict(list)
+        for handed in records:
+            check_key(handed.key)
+            place = place_of_page(handed.key, page_of(handed.version, handed.depth))
+            item = item_of(place, content_hash(handed.version))
+            if item not in asked:
+                raise RemoteError("misbehaved", "a record that was not asked for")
+            if self._neighbourhood.keeps(place):
+                shares[handed.key].append((item, place, handed))
+            else:
+                self._reject(item)
+        gains = await asyncio.gather(*(self._keep_share(key, share) for key, share in shares.items()))
+        return sum(gains)
+
+    async def _keep_share(self, key: bytes, share: list[tuple[bytes, Place, Handed]]) -> int:
+        """Judge and keep records of one key."""
+        versions = [handed.version for _, _, handed in share]
+        results = await self._replica.store_versions(key, versions, [place for _, place, _ in share])
+        gained = 0
+        for (item, _, handed), result in zip(share, results, strict=True):
+            if result.code == messages.STORED:
+                gained += 1
+                self.counters["upkeep_bytes_fetched"] += len(handed.version.body)
+            elif result.code not in _HELD:
+                self._reject(item)
+        self.counters["upkeep_records_fetched"] += gained
+        return gained
+
+    # --- chunks ---
+
+    async def _pull_chunks(self, contact: Contact, asked: set[bytes], named: list[bytes]) -> int:
+        gained = 0
+        for chunk_id in map(ChunkID, named):
+            if len(chunk_id) != CHUNK_ID_BYTES or not any(chunk_id.startswith(item) for item in asked):
+                raise RemoteError("misbehaved", "a chunk that was not asked for")
+            if self._neighbourhood.keeps(place_of_chunk(chunk_id)):
+                gained += 1
+                self.counters["upkeep_bytes_fetched"] += await self._chunks.fetch_here(contact, chunk_id)
+            else:
+                self._reject(chunk_id[:ITEM_BYTES])
+        self.counters["upkeep_chunks_fetched"] += gained
+        return gained
+
+    # --- what is of no use here ---
+
+    def _reject(self, item: bytes) -> None:
+        self.counters["upkeep_rejected"] += 1
+        self._unwanted[item] = self._env.now_s() + UPKEEP_UNWANTED_S
+        self._unwanted.move_to_end(item)
+        if len(self._unwanted) > UPKEEP_UNWANTED_MAX:
+            self._unwanted.popitem(last=False)
+
+    def _is_unwanted(self, item: bytes) -> bool:
+        until_s = self._unwanted.get(item)
+        return until_s is not None and self._env.now_s() < until_s
