@@ -187,6 +187,30 @@ READ_FIRST_RECORDS = 8  # of each page of many, at first: the first value comes 
 SPLIT_LEFTOVERS_MAX = 16_384  # records of a split page that a read takes at once: four times a page's bound
 STORE_MESSAGES_AT_ONCE_MAX = 64  # of batches, all peers together
 STORE_MESSAGES_WAITING_MAX = 1024  # some of batches that have ended; beyond it the next batch waits
+# --- Watching ---
+WATCH_LEASE_S = 20.0  # a replica pushes so long after the last renewal
+WATCH_LEASE_S_MAX = 60.0
+WATCH_RENEW_S = 5.0  # four renewals of a lease may fail; and how soon a watch finds out who the replicas are now
+WATCH_SPARE_LEASES = 1  # beyond a read quorum: one replica may die and nothing has to be read again
+WATCH_PAGES_MAX = 512  # of a key, that one watch has leases of; a key of more is read again and again
+WATCH_PAGE_S = 0.02  # of a round or a pause, for each page: 50 pages a second
+WATCH_DEADLINE_S = 2.0  # of the request for a lease
+WATCH_S = 0.5  # between two reads of a watch that has too few leases
+WATCH_SETTLE_S = RPC_DEADLINE_S + 1.0  # a put that was under way while leases began is over by then: read once more
+WATCH_SWEEP_S = 60.0  # between two reads of a watch that has its leases
+WATCH_OVERLAP_S = 10.0  # how far back every read goes: a put under way that long is not passed over
+WATCH_SWEEP_BACK_S = 2 * CLOCK_DRIFT_S_MAX  # how far sweeps go: what a writer with a slow clock put comes late
+WATCH_SWEEP_RECORDS_MAX = 5000  # beyond the overlap, a sweep goes no further back than so many records
+WATCH_TOLD_MAX = 100_000  # records that a watch remembers to have told: some 50 MB; older ones are not told again
+WATCH_INBOX_MAX = 4096  # versions pushed and not yet told, 12 MiB at most; beyond it the watch reads
+WATCH_MARKS_MAX = 512  # records that a cursor names one by one, at 5 bytes
+WATCH_PATIENCE_S = 60.0  # how long a watch goes on while its key cannot be read
+WATCH_CURSOR_CHARS_MAX = 12 * KIB  # twice the marks, and two positions with a name of 1 KiB each, in base64
+LEASES_MAX = 4096  # of one replica, all watchers together
+LEASES_PER_SENDER_MAX = 256  # of one address
+LEASE_QUEUE_MAX = 1024  # versions waiting to be pushed to one watcher
+LEASES_QUEUED_MAX = 16_384  # to all of them: 51 MB at most
+PUSHES_IN_FLIGHT_MAX = 8  # messages to one watcher that are not answered yet
 
 # --- Storage ---
 STORE_COMMITS_QUEUED_MAX = 4096  # batches waiting for the disk; further callers wait their turn
@@ -239,12 +263,6 @@ HTTP_STOP_S = 2.0  # what open connections get to end when the peer stops
 
 # --- Peer ---
 BATCH_RECORDS_MAX = 1000  # records of a batch that are signed before the first is sent
-WATCH_S = 0.5  # between two looks of a watch
-WATCH_OVERLAP_S = 10.0  # how far back each look goes: a put under way that long is not passed over
-WATCH_SWEEP_S = 10.0  # between two looks that go back further
-WATCH_SWEEP_BACK_S = 2 * CLOCK_DRIFT_S_MAX  # how far those go: what a writer with a slow clock put comes late
-WATCH_SEEN_MAX = 100_000  # records that a watch remembers to have told: some 25 MB; beyond it, it looks back less far
-WATCH_PATIENCE_S = 60.0  # how long a watch goes on while its key cannot be read
 EVENTS_QUEUED_MAX = 1000  # of one listener; a slow one loses events, the peer never waits
 FOLDERS_READ_AHEAD_MAX = 8  # of one listing, beside those that are open
 ENTRIES_READ_AHEAD_MAX = 64  # of each of those folders

@@ -29,6 +29,7 @@ from p2pkv.swarm.hashing import ThreadHasher, hash_at_once
 from p2pkv.swarm.holdings import Holdings, PageBound
 from p2pkv.swarm.identity import Identity
 from p2pkv.swarm.inventory import StoreInventory
+from p2pkv.swarm.leases import Leases
 from p2pkv.swarm.memory import keep_freed_memory
 from p2pkv.swarm.moving import Mover
 from p2pkv.swarm.neighbourhood import Neighbourhood
@@ -40,8 +41,10 @@ from p2pkv.swarm.repair import Repair
 from p2pkv.swarm.replica import Replica
 from p2pkv.swarm.server import PeerServer
 from p2pkv.swarm.sources import Sources
+from p2pkv.swarm.subscription import Network
 from p2pkv.swarm.udp import is_usable_host
 from p2pkv.swarm.upkeep import Upkeep
+from p2pkv.swarm.watching import Watching
 from p2pkv.swarm.writing import Writer
 
 
@@ -113,6 +116,18 @@ class SwarmNode:
         self.upkeep = Upkeep(protocol, inventory, self.replica, self.chunks, self.neighbourhood, env)
         self.upkeep.start()
         self._register(acceptor, keeper)
+        self._wire_watching()
+
+    def _wire_watching(self) -> None:
+        protocol = self.server.protocol
+        self.leases = Leases(protocol)
+        self.replica.on_stored = self.leases.on_stored
+        network = Network(
+            protocol, self.lookups, self.neighbourhood, self.leases, self.identity.node_id, self.writer.tree
+        )
+        self.watching = Watching(network, self.records.reader, self.env)
+        protocol.register(messages.WATCH, self.leases.on_watch)
+        protocol.register(messages.PUSH, self.watching.on_push)
 
     def _register(self, acceptor: Acceptor, keeper: ChunkKeeper) -> None:
         protocol, pieces = self.server.protocol, PieceReceiver(keeper)
@@ -131,6 +146,8 @@ class SwarmNode:
 
     async def stop(self) -> None:
         """End every task; safe where `start` failed half way."""
+        if hasattr(self, "watching"):
+            await self.watching.close()
         if hasattr(self, "records"):
             await self.upkeep.close()
             await self.mover.close()
