@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from p2pkv import messages
 from p2pkv.core.pages import ROOT, PageName, PageTree, place_of_page
 from p2pkv.core.replication import read_quorum
-from p2pkv.errors import RemoteError
+from p2pkv.errors import RemoteError, UnreachableError
 from p2pkv.ids import NodeID, Place
 from p2pkv.limits import (
     PAGES_ASKED_AT_ONCE_MAX,
@@ -33,7 +33,7 @@ from p2pkv.limits import (
 )
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.leases import Leases, Sink
-from p2pkv.swarm.lookup import Lookups
+from p2pkv.swarm.lookup import Found, Lookups
 from p2pkv.swarm.neighbourhood import Neighbourhood
 from p2pkv.swarm.protocol import PeerProtocol
 
@@ -75,8 +75,12 @@ class Subscription:
     async def renew(self, lease_s: float) -> bool:
         """One round; was it sound? Raises nothing: where nobody answers, nothing is leased."""
         network, before = self._network, self._leased
-        found = await network.lookups.find_nodes(self._place)
         here = network.neighbourhood.keeps(self._place)
+        try:
+            found = await self._find(here)
+        except UnreachableError:  # no contact at all
+            self._leased, self.covered = {}, False
+            return False
         replicas = min(network.neighbourhood.k, found.replicas + here)
         quorum = read_quorum(replicas) if replicas else 1
         kept: set[bytes] = set()
@@ -90,6 +94,15 @@ class Subscription:
         sound = len(kept & before.keys()) >= max(quorum, self._quorum)
         self._leased, self._quorum, self.covered = leased, quorum, len(leased) >= quorum
         return sound
+
+    async def _find(self, here: bool) -> Found:
+        """The replicas that answer, as many of them as are wanted; silent ones are not waited for."""
+        lookups, k = self._network.lookups, self._network.neighbourhood.k
+
+        def need(remote: int) -> int:
+            return max(0, min(remote, read_quorum(min(k, remote + here)) + WATCH_SPARE_LEASES - here)) if remote else 0
+
+        return await lookups.ask(self._place, lambda contact: lookups.nodes_of(contact, self._place), need=need)
 
     def _renew_own(self, here: bool) -> bool:
         """This peer's own lease, as long as it is a replica; did it stand already?"""

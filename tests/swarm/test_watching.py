@@ -76,6 +76,7 @@ class Listener:
         task = asyncio.create_task(self.listen(peer, **options))
         try:
             while ready and not all(watch.begun for watch in peer.node.watching.watches or [_NOT_YET]):
+                assert not task.done(), task.exception()
                 await asyncio.sleep(0.01)
             yield
         finally:
