@@ -172,7 +172,9 @@ class Watch:
             await self._wait()
 
     def _must_read(self) -> bool:
-        return self.inbox.lost or asyncio.get_running_loop().time() >= self._due_s
+        """What was lost is read at once, unless reading fails anyhow: then when it is due."""
+        lost = self.inbox.lost and self._failing_since_s is None
+        return lost or asyncio.get_running_loop().time() >= self._due_s
 
     async def _wait(self) -> None:
         """Until something was pushed or a read is due."""
