@@ -196,6 +196,16 @@ class FetchReply(Message, frozen=True):
     chunk_ids: list[bytes] = []  # to be pulled as any chunk
 
 
+class Holds(Message, frozen=True):
+    """Ask which records the receiver holds."""
+
+    items: bytes  # one behind the other
+
+
+class HoldsReply(Message, frozen=True):
+    held: list[bool]
+
+
 # --- contacts ---
 
 
@@ -249,6 +259,7 @@ PUT_PIECE: Final = Method("p2pkv_put_piece", PutPiece, PutPieceReply, needs_cook
 GET_PIECE: Final = Method("p2pkv_get_piece", GetPiece, GetPieceReply, needs_cookie=True)
 COMPARE: Final = Method("p2pkv_compare", Compare, CompareReply, needs_cookie=True)
 FETCH: Final = Method("p2pkv_fetch", Fetch, FetchReply, needs_cookie=True)
+HOLDS: Final = Method("p2pkv_holds", Holds, HoldsReply, needs_cookie=True)
 REACHABLE_AT: Final = Method("p2pkv_reachable_at", ReachableAt, ReachableAtReply, needs_cookie=True)
 WATCH: Final = Method("p2pkv_watch", Watch, WatchReply, needs_cookie=True)
 PUSH: Final = Method("p2pkv_push", Push, PushReply, needs_cookie=True)

@@ -357,6 +357,8 @@ def _messages() -> list[tuple[str, object]]:
         (m.FETCH.name, m.Fetch(m.CHUNKS, bytes(range(20)))),
         (m.FETCH.name, m.FetchReply(2, [m.Handed(KEY, 1, plain)])),
         (m.FETCH.name, m.FetchReply(1, chunk_ids=[CHUNK_ID])),
+        (m.HOLDS.name, m.Holds(bytes(range(20)))),
+        (m.HOLDS.name, m.HoldsReply([True, False])),
         (m.REACHABLE_AT.name, m.ReachableAt("192.0.2.7", 8468)),
         (m.REACHABLE_AT.name, m.ReachableAtReply(True)),
         (m.WATCH.name, m.Watch(PLACE, view, 20_000)),

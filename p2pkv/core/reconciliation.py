@@ -99,6 +99,10 @@ class Inventory:
         if not self._counts[prefix]:
             del self._counts[prefix]
 
+    def cells(self) -> list[bytes]:
+        """The digits of all cells that hold something."""
+        return list(self._cells)
+
     def count(self, prefix: bytes) -> int:
         if len(prefix) <= CELL_DIGITS:
             return self._counts.get(prefix, 0)

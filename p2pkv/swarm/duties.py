@@ -13,18 +13,37 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from heapq import nsmallest
+from typing import NamedTuple
 
-from p2pkv.core.reconciliation import DIGITS
+from p2pkv.core.reconciliation import CELL_DIGITS, DIGITS
 from p2pkv.ids import ID_BITS, ID_BYTES
-from p2pkv.limits import UPKEEP_PREFIX_DIGITS_MAX
+from p2pkv.limits import UPKEEP_PREFIX_DIGITS_MAX, UPKEEP_PREFIXES_MAX
 from p2pkv.swarm.contact import Contact
 
 _PROBES = b"05af"  # the digits that the places looked at go on with
 _PLACE_DIGITS = 2 * ID_BYTES
 
-Duties = dict[Contact, list[bytes]]
-"""The prefixes that this peer shares with each neighbour."""
+
+@dataclass
+class Duties:
+    """What this peer is a replica of."""
+
+    shared: dict[Contact, list[bytes]] = field(default_factory=dict)  # the prefixes that are compared with each
+    mine: set[bytes] = field(default_factory=lambda: {b""})  # all prefixes, no longer than a cell's
+
+    def covers(self, cell: bytes) -> bool:
+        """May a place of this cell (digits) be this peer's?"""
+        return any(cell[:depth] in self.mine for depth in range(len(cell) + 1))
+
+
+class Part(NamedTuple):
+    """A part of the id space."""
+
+    prefix: bytes
+    mine: bool
+    others: list[Contact]  # the other replicas where it is this peer's
 
 
 class Parts:
@@ -36,8 +55,8 @@ class Parts:
         self._contacts = {int.from_bytes(contact.id, "big"): contact for contact in contacts if contact.kind != "stock"}
         self._k = k
 
-    def walk(self) -> Iterator[tuple[bytes, list[Contact]]]:
-        """The parts, each with its other replicas: none where it is not this peer's, so that callers can take turns."""
+    def walk(self) -> Iterator[Part]:
+        """This peer's parts, and others here and there, so that callers can take turns."""
         stack = [b""]
         while stack:
             prefix = stack.pop()
@@ -46,11 +65,11 @@ class Parts:
             sets = {self._nearest(prefix + _PROBES[index : index + 1]) for index in range(len(_PROBES))}
             if len(sets) > 1 and len(prefix) < UPKEEP_PREFIX_DIGITS_MAX:
                 stack += [prefix + DIGITS[index : index + 1] for index in reversed(range(16))]
-                yield prefix, []
+                yield Part(prefix, False, [])
                 continue
             mine = [ids for ids in sets if self._own in ids]
             others = sorted({number for ids in mine for number in ids} - {self._own})
-            yield prefix, [self._contacts[number] for number in others]
+            yield Part(prefix, bool(mine), [self._contacts[number] for number in others])
 
     def _nearest(self, digits: bytes) -> frozenset[int]:
         """The k peers nearest to the first place with these digits, this one among them where it is."""
@@ -69,13 +88,17 @@ class Parts:
         return sum((place ^ number) < nearer_below for number in self._contacts) >= self._k
 
 
-def by_contact(parts: Iterable[tuple[bytes, list[Contact]]]) -> Duties:
+def duties_of(parts: Iterable[Part]) -> Duties:
     """The parts to be compared with each neighbour, joined where all 16 of a node are."""
     shared: dict[Contact, set[bytes]] = defaultdict(set)
-    for prefix, contacts in parts:
-        for contact in contacts:
-            shared[contact].add(prefix)
-    return {contact: sorted(joined(prefixes)) for contact, prefixes in shared.items()}
+    mine: set[bytes] = set()
+    for part in parts:
+        if part.mine:
+            mine.add(part.prefix[:CELL_DIGITS])
+        for contact in part.others:
+            shared[contact].add(part.prefix)
+    prefixes = {contact: sorted(joined(prefixes))[:UPKEEP_PREFIXES_MAX] for contact, prefixes in shared.items()}
+    return Duties(prefixes, mine)
 
 
 def joined(prefixes: set[bytes]) -> set[bytes]:

@@ -14,6 +14,7 @@ from p2pkv.core.records import Flag, encoded_bytes
 from p2pkv.errors import RemoteError
 from p2pkv.limits import (
     CELLS_KEPT_MAX,
+    CELLS_REFRESHED_AT_ONCE_MAX,
     COMPARE_ANSWER_BYTES_MAX,
     COMPARE_PREFIXES_MAX,
     FETCH_ITEM_BYTES,
@@ -72,6 +73,17 @@ class Handing:
             records.append(handed)
         self.handed += len(records)
         return messages.FetchReply(len(items), records)
+
+    async def on_holds(self, sender: Sender, request: messages.Holds) -> messages.HoldsReply:
+        """Which records are durable here, by what the store says now."""
+        items = items_in(request.items)
+        if not 0 < len(items) <= FETCH_ITEMS_MAX:
+            raise RemoteError("malformed", "a wrong number of items")
+        cells = {item[:CELL_BYTES].hex().encode() for item in items}
+        if len(cells) > CELLS_REFRESHED_AT_ONCE_MAX:
+            raise RemoteError("malformed", "too many cells")
+        inventory = await self._inventory.fresh(messages.RECORDS, sorted(cells))
+        return messages.HoldsReply([inventory.has(item) for item in items])
 
     async def _held(self, item: bytes) -> Held | None:
         """What an item stands for. Its cell is read, and read again, only where the inventory has the item."""

@@ -95,11 +95,15 @@ class ChunkLedger(Ledger):
     """The chunks. An item is the beginning of the chunk's id."""
 
     async def items(self, cell: bytes) -> Iterable[bytes]:
-        after, found, end = ChunkID(cell), list[bytes](), behind(cell)
+        return [chunk_id[:ITEM_BYTES] for chunk_id in await self.within(cell)]
+
+    async def within(self, cell: bytes) -> list[ChunkID]:
+        """The chunks of a cell."""
+        after, found, end = ChunkID(cell), list[ChunkID](), behind(cell)
         while True:
             ids = await self._store.chunk_ids(after, INVENTORY_STEP_PAGES)
             within = [chunk_id for chunk_id in ids if end is None or chunk_id < end]
-            found += [chunk_id[:ITEM_BYTES] for chunk_id in within]
+            found += within
             if len(within) < INVENTORY_STEP_PAGES:
                 return found
             after = within[-1]

@@ -25,6 +25,7 @@ from p2pkv.swarm.chunks import ChunkKeeper, ChunkSwarm
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.environment import Address, Environment
 from p2pkv.swarm.handing import Handing
+from p2pkv.swarm.handover import Handover
 from p2pkv.swarm.hashing import ThreadHasher, hash_at_once
 from p2pkv.swarm.holdings import Holdings, PageBound
 from p2pkv.swarm.identity import Identity
@@ -113,7 +114,8 @@ class SwarmNode:
         self.chunks = ChunkSwarm(protocol, self.bulk, self.lookups, keeper, self.neighbourhood)
         inventory = StoreInventory(self.store)
         self.handing = Handing(inventory)
-        self.upkeep = Upkeep(protocol, inventory, self.replica, self.chunks, self.neighbourhood, env)
+        handover = Handover(self.store, protocol, self.lookups, inventory, self.writer, self.chunks, self.neighbourhood)
+        self.upkeep = Upkeep(protocol, inventory, self.replica, self.chunks, self.neighbourhood, handover, env)
         self.upkeep.start()
         self._register(acceptor, keeper)
         self._wire_watching()
@@ -141,6 +143,7 @@ class SwarmNode:
         protocol.register(messages.GET_PIECE, pieces.on_get)
         protocol.register(messages.COMPARE, self.handing.on_compare)
         protocol.register(messages.FETCH, self.handing.on_fetch)
+        protocol.register(messages.HOLDS, self.handing.on_holds)
         protocol.stock_store = self.replica.stock_store
         protocol.stock_find = self.replica.stock_find
 

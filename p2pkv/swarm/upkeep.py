@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 
 from p2pkv import messages
 from p2pkv.core.pages import page_of, place_of_page
-from p2pkv.core.reconciliation import ITEM_BYTES, Part, Walk, item_of
+from p2pkv.core.reconciliation import ITEM_BYTES, Walk, item_of
+from p2pkv.core.reconciliation import Part as Answer
 from p2pkv.core.records import check_key, content_hash
 from p2pkv.errors import RemoteError
 from p2pkv.ids import CHUNK_ID_BYTES, ChunkID, Place, place_of_chunk
@@ -29,7 +30,6 @@ from p2pkv.limits import (
     FETCH_ITEMS_MAX,
     UPKEEP_FIRST_S,
     UPKEEP_NEIGHBOURS,
-    UPKEEP_PREFIXES_MAX,
     UPKEEP_ROUND_S,
     UPKEEP_ROUND_S_MAX,
     UPKEEP_SOON_S,
@@ -41,8 +41,9 @@ from p2pkv.messages import CHUNKS, RECORDS, Handed
 from p2pkv.storage.interface import StoreFailedError
 from p2pkv.swarm.chunks import ChunkSwarm
 from p2pkv.swarm.contact import Contact
-from p2pkv.swarm.duties import Duties, Parts, by_contact
+from p2pkv.swarm.duties import Duties, Part, Parts, duties_of
 from p2pkv.swarm.environment import Environment
+from p2pkv.swarm.handover import Handover
 from p2pkv.swarm.inventory import StoreInventory
 from p2pkv.swarm.neighbourhood import Neighbourhood
 from p2pkv.swarm.protocol import PeerProtocol
@@ -62,9 +63,11 @@ class Upkeep:
         replica: Replica,
         chunks: ChunkSwarm,
         neighbourhood: Neighbourhood,
+        handover: Handover,
         env: Environment,
     ) -> None:
-        self.counters: Counter[str] = Counter()
+        self.counters = handover.counters
+        self._handover = handover
         self._protocol = protocol
         self._inventory = inventory
         self._replica = replica
@@ -72,7 +75,7 @@ class Upkeep:
         self._neighbourhood = neighbourhood
         self._env = env
         self._near: list[Contact] | None = None  # of which the duties were made
-        self._former_duties: Duties = {}
+        self._former_duties = Duties()
         self._news = asyncio.Event()  # the neighbours have changed
         self._unwanted: OrderedDict[bytes, float] = OrderedDict()  # items that were of no use here, until when
         self._tasks: list[asyncio.Task[None]] = []
@@ -136,32 +139,31 @@ class Upkeep:
     async def round(self) -> bool:
         """Compare with every neighbour; True where nothing was lacking and all of them answered."""
         duties = await self._duties()
-        contacts = list(duties)
+        contacts = list(duties.shared)
         self._env.random.shuffle(contacts)
         quiet = True
         for contact in contacts:
             try:
-                gained = [await self._compare(contact, kind, duties[contact]) for kind in (RECORDS, CHUNKS)]
+                gained = [await self._compare(contact, kind, duties.shared[contact]) for kind in (RECORDS, CHUNKS)]
                 quiet = quiet and not any(gained)
             except RemoteError as error:
                 log.debug("%s:%d could not be compared with: %s", contact.ip, contact.port, error)
                 quiet = quiet and contact.kind == "stock"
         self.counters["upkeep_rounds"] += 1
-        return quiet
+        return await self._handover.round(duties) and quiet
 
     async def _duties(self) -> Duties:
         k = self._neighbourhood.k
         near = self._protocol.router.nearest(self._neighbourhood.node_id, UPKEEP_NEIGHBOURS * k)
         if near is self._near:
             return self._former_duties  # the table is the same
-        parts: list[tuple[bytes, list[Contact]]] = []
+        parts: list[Part] = []
         for count, part in enumerate(Parts(self._neighbourhood.node_id, near, k).walk()):
             parts.append(part)
             if count % 16 == 15:
                 await asyncio.sleep(0)
-        duties = {contact: prefixes[:UPKEEP_PREFIXES_MAX] for contact, prefixes in by_contact(parts).items()}
-        self._near, self._former_duties = near, duties
-        return duties
+        self._near, self._former_duties = near, duties_of(parts)
+        return self._former_duties
 
     async def _compare(self, contact: Contact, kind: int, prefixes: Sequence[bytes]) -> int:
         """Fetch what a neighbour has below some prefixes and this peer lacks; how much that was. Raises RemoteError."""
@@ -170,7 +172,7 @@ class Upkeep:
         while questions := walk.questions():
             reply = await self._protocol.call(contact, messages.COMPARE, messages.Compare(kind, questions))
             await self._inventory.fresh(kind, [prefix for prefix, _ in questions])
-            lacking = walk.take(questions, [Part(*part) for part in reply.parts])
+            lacking = walk.take(questions, [Answer(*part) for part in reply.parts])
             wanted = [item for item in lacking if not self._is_unwanted(item)]
             for start in range(0, len(wanted), FETCH_ITEMS_MAX):
                 batch = wanted[start : start + FETCH_ITEMS_MAX]

@@ -8,7 +8,7 @@ import pytest
 
 from p2pkv.ids import distance
 from p2pkv.swarm.contact import Contact
-from p2pkv.swarm.duties import Parts, by_contact, joined
+from p2pkv.swarm.duties import Parts, duties_of, joined
 
 
 def peers_of(count: int) -> list[Contact]:
@@ -20,27 +20,28 @@ def peers_of(count: int) -> list[Contact]:
 def test_every_place_is_compared_with_all_of_its_replicas(count: int) -> None:
     k, (own, *others), draw = 6, peers_of(count), random.Random(1)
     near = sorted(others, key=lambda contact: distance(contact.id, own.id))[: 4 * k]
-    duties = by_contact(Parts(own.id, near, k).walk())
+    duties = duties_of(Parts(own.id, near, k).walk())
     seen = missing = 0
     for _ in range(2000 if count < 50 else 40_000):
         place = draw.randbytes(20)
         replicas = sorted([own, *others], key=lambda contact: distance(contact.id, place))[:k]
         if own not in replicas:
             continue
+        assert duties.covers(place.hex().encode()[:4]) or count > 50
         for contact in replicas:
             if contact is not own:
                 seen += 1
-                missing += not place.hex().encode().startswith(tuple(duties.get(contact, [b"-"])))
+                missing += not place.hex().encode().startswith(tuple(duties.shared.get(contact, [b"-"])))
     assert seen
     assert missing <= seen / 200, "all but the few places of parts that are cut too coarsely"
 
 
 def test_few_parts_are_asked_about() -> None:
     own, *others = peers_of(12)
-    parts = [prefix for prefix, contacts in Parts(own.id, others, 8).walk() if contacts]
+    parts = [part.prefix for part in Parts(own.id, others, 8).walk() if part.mine]
     assert len(parts) < 300
     own, *others = peers_of(8)
-    assert by_contact(Parts(own.id, others, 8).walk()) == {contact: [b""] for contact in others}
+    assert duties_of(Parts(own.id, others, 8).walk()).shared == {contact: [b""] for contact in others}
 
 
 def test_parts_side_by_side_are_joined() -> None:
