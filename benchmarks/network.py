@@ -36,7 +36,13 @@ def namespace() -> Iterator[list[str]]:
 
 
 def drop_datagrams(percent: int) -> None:
-    """From now on this namespace's loopback loses so many of every hundred UDP datagrams, at random."""
+    """From now on this namespace's loopback loses so many of every hundred UDP datagrams, at random.
+
+    Never the machine's own: whatever else runs there would lose its datagrams too, for good.
+    """
+    identify = subprocess.run(["ip", "netns", "identify", str(os.getpid())], capture_output=True, text=True, check=True)
+    if not identify.stdout.strip():
+        raise SystemExit("datagrams are dropped in a network namespace only: run this by benchmarks.run")
     rule = f"meta l4proto udp numgen random mod 100 < {percent} drop"
     chain = f"chain loss {{\ntype filter hook input priority 0;\n{rule}\n}}"
     subprocess.run(["nft", "-f", "-"], input=f"table ip bench {{\n{chain}\n}}\n", text=True, check=True)

@@ -230,6 +230,35 @@ class ReachableAtReply(Message, frozen=True):
     taken: bool  # the sender's identity was proven there
 
 
+# --- watching ---
+
+
+class Watch(Message, frozen=True):
+    """Lease pushes of whatever becomes durable at a place, or renew the lease; `lease_ms` 0 ends it."""
+
+    place: bytes
+    watch: Annotated[bytes, Meta(min_length=8, max_length=8)]  # the watcher's name for it, drawn at random
+    lease_ms: int  # wanted
+
+
+class WatchReply(Message, frozen=True):
+    lease_ms: int  # granted, from now
+    unbroken: bool  # the lease stood already, and everything since the last reply was pushed
+
+
+class Push(Message, frozen=True):
+    """What became durable at a place that the receiver watches, in the order in which it did."""
+
+    watch: bytes
+    versions: list[Version]
+    lost: bool = False  # more came than could be sent: read
+
+
+class PushReply(Message, frozen=True):
+    known: bool  # there is such a watch
+    taken: bool  # the versions were; else nothing more is wanted until the lease is renewed
+
+
 STORE_RECORDS: Final = Method("p2pkv_store_records", StoreRecords, StoreRecordsReply, needs_cookie=True)
 FIND_RECORDS: Final = Method("p2pkv_find_records", FindRecords, FindRecordsReply, needs_cookie=True)
 FIND_NAMES: Final = Method("p2pkv_find_names", FindNames, FindNamesReply, needs_cookie=True)
@@ -243,3 +272,5 @@ FETCH: Final = Method("p2pkv_fetch", Fetch, FetchReply, needs_cookie=True)
 HOLDS: Final = Method("p2pkv_holds", Holds, HoldsReply, needs_cookie=True)
 LEAVE: Final = Method("p2pkv_leave", Leave, LeaveReply, needs_cookie=True)
 REACHABLE_AT: Final = Method("p2pkv_reachable_at", ReachableAt, ReachableAtReply, needs_cookie=True)
+WATCH: Final = Method("p2pkv_watch", Watch, WatchReply, needs_cookie=True)
+PUSH: Final = Method("p2pkv_push", Push, PushReply, needs_cookie=True)

@@ -6,12 +6,13 @@ Owns no state; the peer has it. `Client` has the same methods with the same resu
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from contextlib import aclosing
 from itertools import groupby
 
 import msgspec
 
 from p2pkv.core.drafts import Draft
-from p2pkv.core.records import Flag, encode_cursor, version_token
+from p2pkv.core.records import Flag, version_token
 from p2pkv.errors import InvalidError, NotFoundError
 from p2pkv.limits import BATCH_RECORDS_MAX
 from p2pkv.outcomes import Acks, Order, PutOutcome, Record
@@ -28,7 +29,6 @@ from p2pkv.translation import (
     reached,
 )
 from p2pkv.units import Value
-from p2pkv.watching import Watch
 
 
 class PeerRecords:
@@ -161,22 +161,15 @@ class PeerRecords:
     async def watch(self, key: Key, *, after: str | None = None) -> AsyncIterator[Record]:
         """Records of a key from now on (or behind a cursor), as they arrive, each once, until the caller leaves.
 
-        A record's `cursor` is here the newest position told, so that a watch that resumes there doubles nothing.
-        Peers may come and go; raises IncompleteError where the key cannot be read for a minute.
+        A record's `cursor` says what was told up to and with it, so that a watch that resumes there, at this peer or
+        another, misses and doubles nothing. Where a record is replaced faster than its versions can be told, the last
+        one is told. Peers may come and go; raises IncompleteError where the key cannot be read for a minute.
         """
         key_bytes = checked_key(key)
-        read = self.node.records.reader.read
-        watch = Watch(lambda position: read(key_bytes, after=position), self.env.now_s)
-        await watch.begin(await self._newest(key_bytes) if after is None else after)
-        async for version in watch.arrivals():
-            record = await self._translator.record(version)
-            yield msgspec.structs.replace(record, cursor=watch.cursor)
-
-    async def _newest(self, key: bytes) -> str:
-        """The position of the newest record; empty where there is none."""
-        async for version in self.node.records.reader.read(key, reverse=True, limit=1):
-            return encode_cursor(version)
-        return ""
+        async with aclosing(self.node.watching.watch(key_bytes, after)) as arrivals:
+            async for version, cursor in arrivals:
+                record = await self._translator.record(version)
+                yield msgspec.structs.replace(record, cursor=cursor)
 
     def _name(self, name: str | None) -> bytes:
         return checked_name(name) if name is not None else self.node.records.unique_name()

@@ -363,6 +363,11 @@ def _messages() -> list[tuple[str, object]]:
         (m.LEAVE.name, m.LeaveReply(True)),
         (m.REACHABLE_AT.name, m.ReachableAt("192.0.2.7", 8468)),
         (m.REACHABLE_AT.name, m.ReachableAtReply(True)),
+        (m.WATCH.name, m.Watch(PLACE, view, 20_000)),
+        (m.WATCH.name, m.WatchReply(20_000, True)),
+        (m.PUSH.name, m.Push(view, [plain])),
+        (m.PUSH.name, m.Push(view, [], True)),
+        (m.PUSH.name, m.PushReply(True, False)),
     ]
 
 

@@ -19,7 +19,7 @@ LAYERS = [
     {"swarm"},
     {"files"},
     {"home", "config"},
-    {"translation", "peer_events", "watching"},
+    {"translation", "peer_events"},
     {"peer_records", "peer_files"},
     {"peer"},
     {"gateway"},

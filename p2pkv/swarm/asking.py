@@ -62,6 +62,7 @@ class Asker:
         self._ids: list[bytes] = []
         self._queued = 0
         self._closed = False
+        self._loop = asyncio.get_running_loop()
 
     # --- asking ---
 
@@ -95,7 +96,7 @@ class Asker:
         if self._closed or len(self.outstanding) >= RPC_OUTSTANDING_MAX:
             self._pass_turn(contact)
             raise SilentError("closed") if self._closed else RemoteError("busy", "too many requests under way here")
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = self._loop.create_future()
         call = self._send(contact, body, decode, partial(_settle, future), deadline_s, resends_max, padded)
         try:
             return await future
@@ -125,12 +126,12 @@ class Asker:
         resends_max: int,
         padded: bool,
     ) -> Call:
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         message_id = self._ids.pop() if self._ids else self._draw_id()
         trailer = contact.trailer or self._trailer(contact, len(body), padded)
         datagram = wire.request_frame(message_id, body, trailer)
         now_s = loop.time()
-        rto_s = self._rto_s(contact)
+        rto_s = contact.rtt.rto_among_s(self._typical_rtt)
         call = Call(message_id, contact, datagram, decode, done, self._withdraw, now_s, deadline_s, resends_max, rto_s)
         call.proving = not contact.verified and contact.kind != "stock"
         self.outstanding[message_id] = call
@@ -141,11 +142,6 @@ class Asker:
         self.endpoint.sendto(datagram, contact.address)
         self._timer.add(call, call.next_moment_s(now_s, self._env.random), loop)
         return call
-
-    def _rto_s(self, contact: Contact) -> float:
-        """Who is hardly known is taken to be at most twice as far as the others usually are."""
-        rtt = contact.rtt
-        return rtt.rto_s if rtt.trusted else min(rtt.rto_s, 2 * self._typical_rtt.rto_s)
 
     def _withdraw(self, call: Call) -> None:
         """The call is over; its contact may be asked something else."""
@@ -186,7 +182,7 @@ class Asker:
         """First come, first served, when a contact has as many requests as it may."""
         if self._queued >= RPC_OUTSTANDING_MAX:
             raise RemoteError("busy", "too many requests wait here")
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        turn: asyncio.Future[None] = self._loop.create_future()
         contact.waiting.append(turn)
         self._queued += 1
         try:
@@ -227,7 +223,7 @@ class Asker:
     def _judge(self, call: Call, frame: wire.Frame) -> Any:
         """The decoded answer; raises what it says or what is wrong with it."""
         contact, extension = call.contact, frame.extension
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._loop.time()
         if extension is not None:
             if contact.kind == "stock":
                 contact.kind = "unknown"  # its id was never proven: let it begin anew and prove it
@@ -292,7 +288,7 @@ class Asker:
             self._counters["requests_resent"] += 1
             self.endpoint.sendto(call.datagram, call.contact.address)
             moment_s = call.next_moment_s(now_s, self._env.random)
-            self._timer.add(call, moment_s, asyncio.get_running_loop())
+            self._timer.add(call, moment_s, self._loop)
             return
         self._counters["silences"] += 1
         self._events.on_silent(call.contact, call.sent_s, now_s)

@@ -255,7 +255,9 @@ class ChunkSwarm:
         return data
 
     async def fetch_here(self, contact: Contact, chunk_id: ChunkID) -> int:
-        """Make this peer hold a chunk that a contact has; its size. Raises RemoteError."""
+        """Make this peer hold a chunk that a contact has; its size, 0 where it was here. Raises RemoteError."""
+        if (await self._keeper.store.has_chunks([chunk_id]))[0]:
+            return 0
         data = await self._pull(contact, chunk_id)
         await self._keeper.keep(chunk_id, data)
         return len(data)

@@ -20,6 +20,7 @@ from p2pkv.errors import RemoteError
 from p2pkv.ids import ChunkID
 from p2pkv.limits import (
     CELLS_REFRESHED_AT_ONCE_MAX,
+    CHUNK_SETTLE_S,
     INVENTORY_DUTY,
     INVENTORY_REFRESH_PAUSE_S,
     INVENTORY_STEP_PAGES,
@@ -134,6 +135,7 @@ class StoreInventory:
     def __init__(self, store: Store) -> None:
         self.records = RecordLedger(store)
         self.chunks = ChunkLedger(store)
+        self._arriving: dict[bytes, float] = {}  # cells of chunks that came or went just now, since when
         self._news = asyncio.Event()
         self._retake = False
 
@@ -153,7 +155,9 @@ class StoreInventory:
         self._news.set()
 
     def moved_chunks(self, chunk_ids: Iterable[ChunkID]) -> None:
-        self.chunks.changed |= {chunk_id[:CELL_BYTES] for chunk_id in chunk_ids}
+        now_s = asyncio.get_running_loop().time()
+        for chunk_id in chunk_ids:
+            self._arriving.setdefault(chunk_id[:CELL_BYTES], now_s)
         self._news.set()
 
     def lost_records(self) -> None:
@@ -163,18 +167,20 @@ class StoreInventory:
 
     # --- keeping up ---
 
-    async def fresh(self, kind: int, prefixes: Sequence[bytes]) -> Inventory:
+    async def fresh(self, kind: int, prefixes: Sequence[bytes], *, at_once: bool = False) -> Inventory:
         """The inventory, in line with the store below some prefixes where not too much has changed there.
 
-        Raises RemoteError while the store has not been read whole.
+        A chunk that has just come shows only after a while, or `at_once`: whoever put it is still bringing it to the
+        other replicas, and they must not fetch it meanwhile. Raises RemoteError while the store is being read.
         """
         ledger = self.ledger(kind)
+        self._settle(0.0 if at_once else CHUNK_SETTLE_S)
         if not ledger.ready:
             raise RemoteError("busy", "what is here is still being read")
         if ledger.changed:
             below = tuple(prefix[: 2 * CELL_BYTES] for prefix in prefixes)
             cells = [cell for cell in ledger.changed if cell.hex().encode().startswith(below)]
-            await ledger.refresh(cells[:CELLS_REFRESHED_AT_ONCE_MAX])
+            await ledger.refresh(cells if at_once else cells[:CELLS_REFRESHED_AT_ONCE_MAX])
         return ledger.inventory
 
     async def run(self) -> None:
@@ -196,11 +202,21 @@ class StoreInventory:
 
     async def _follow(self) -> None:
         while not self._retake:
-            await self._news.wait()
+            if not self._arriving:
+                await self._news.wait()
             await asyncio.sleep(INVENTORY_REFRESH_PAUSE_S)
             self._news.clear()
+            self._settle(CHUNK_SETTLE_S)
             await self._refresh(self.records)
             await self._refresh(self.chunks)
+
+    def _settle(self, after_s: float) -> None:
+        """Count chunks among the changes that came or went so long ago."""
+        until_s = asyncio.get_running_loop().time() - after_s
+        due = [cell for cell, since_s in self._arriving.items() if since_s <= until_s]
+        for cell in due:
+            del self._arriving[cell]
+        self.chunks.changed.update(due)
 
     async def _refresh(self, ledger: Ledger) -> None:
         while ledger.changed:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from operator import itemgetter
 
 from p2pkv.core.pages import ROOT, PageName, PageTree, children_of
@@ -90,6 +90,7 @@ class KeyReading:
         """Versions in order, dead ones among them. Raises IncompleteError, UnreachableError."""
         self._join(self._top, after)
         try:
+            await self._begin()
             while True:
                 self._fetch()
                 ready = self._take()
@@ -115,6 +116,19 @@ class KeyReading:
 
     # --- fetching ---
 
+    async def _begin(self) -> None:
+        """The first run of a key of one page, which most keys are, needs no task."""
+        if len(self._streams) == 1:
+            (stream,) = self._streams.values()
+            await self._arrived(stream, stream.reading.next(self._span_of(stream, READ_RUN_RECORDS_MAX)))
+
+    def _span_of(self, stream: Stream, bound: int) -> int:
+        """How much to fetch now; the next time it is more."""
+        bound = min(bound, self._limit)
+        span = min(stream.span, bound)
+        stream.span = min(4 * stream.span, bound)
+        return span
+
     def _fetch(self) -> None:
         """Read on where it is needed most, within the bounds."""
         streams = [stream for stream in self._streams.values() if stream.open]
@@ -128,8 +142,8 @@ class KeyReading:
         if len(waiting) > slots:
             waiting.sort(key=self._urgency, reverse=self._query.reverse)
         for stream in waiting[:slots]:
-            stream.task = asyncio.create_task(stream.reading.next(min(stream.span, span), self._until(stream)))
-            stream.span = min(4 * stream.span, span)
+            fetching = stream.reading.next(self._span_of(stream, span), self._until(stream))
+            stream.task = asyncio.create_task(fetching)
 
     def _hungry(self, stream: Stream, span: int) -> bool:
         return stream.task is None and stream.failure is None and 2 * len(stream.buffer) < span
@@ -189,13 +203,13 @@ class KeyReading:
             return False
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            self._arrived(tasks[task], task)
+            tasks[task].task = None
+            await self._arrived(tasks[task], task)
         return True
 
-    def _arrived(self, stream: Stream, task: asyncio.Task[list[Version]]) -> None:
-        stream.task = None
+    async def _arrived(self, stream: Stream, fetching: Awaitable[list[Version]]) -> None:
         try:
-            versions = task.result()
+            versions = await fetching
         except PageSplitError:
             self._split(stream)
             return

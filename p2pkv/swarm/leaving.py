@@ -100,7 +100,7 @@ class Leaving:
 
     async def _surplus(self, contact: Contact, kind: int, prefixes: Sequence[bytes]) -> list[bytes]:
         """What this peer holds below some prefixes and the contact does not."""
-        walk = Walk(await self._inventory.fresh(kind, prefixes), prefixes)
+        walk = Walk(await self._inventory.fresh(kind, prefixes, at_once=True), prefixes)
         while questions := walk.questions():
             reply = await self._protocol.call(contact, messages.COMPARE, messages.Compare(kind, questions))
             walk.take(questions, [Part(*part) for part in reply.parts])

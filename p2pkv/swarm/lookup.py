@@ -184,7 +184,7 @@ class Lookups:
         lookup has found out the hard way, the others need not.
         """
         rtt: RttEstimator = contact.rtt
-        patience_s = rtt.patience_s if rtt.trusted else min(rtt.patience_s, self._typical_rtt.patience_s)
+        patience_s = rtt.patience_among_s(self._typical_rtt)
         if contact.outstanding:
             quiet_s = asyncio.get_running_loop().time() - contact.quiet_since_s
             if quiet_s > doubt_s(patience_s):

@@ -30,6 +30,7 @@ from p2pkv.swarm.hashing import ThreadHasher, hash_at_once
 from p2pkv.swarm.holdings import Holdings, PageBound
 from p2pkv.swarm.identity import Identity
 from p2pkv.swarm.inventory import StoreInventory
+from p2pkv.swarm.leases import Leases
 from p2pkv.swarm.leaving import Leaving
 from p2pkv.swarm.memory import keep_freed_memory
 from p2pkv.swarm.moving import Mover
@@ -42,8 +43,10 @@ from p2pkv.swarm.repair import Repair
 from p2pkv.swarm.replica import Replica
 from p2pkv.swarm.server import PeerServer
 from p2pkv.swarm.sources import Sources
+from p2pkv.swarm.subscription import Network
 from p2pkv.swarm.udp import is_usable_host
 from p2pkv.swarm.upkeep import Upkeep
+from p2pkv.swarm.watching import Watching
 from p2pkv.swarm.writing import Writer
 
 
@@ -117,12 +120,24 @@ class SwarmNode:
         self.leaving = Leaving(self.store, protocol, inventory, self.chunks)
         self.upkeep.start()
         self._register(acceptor, keeper)
+        self._wire_watching()
+
+    def _wire_watching(self) -> None:
+        protocol = self.server.protocol
+        self.leases = Leases(protocol)
+        self.replica.on_stored = self.leases.on_stored
+        network = Network(
+            protocol, self.lookups, self.neighbourhood, self.leases, self.identity.node_id, self.writer.tree
+        )
+        self.watching = Watching(network, self.records.reader, self.env)
+        protocol.register(messages.WATCH, self.leases.on_watch)
+        protocol.register(messages.PUSH, self.watching.on_push)
 
     def _register(self, acceptor: Acceptor, keeper: ChunkKeeper) -> None:
         protocol, pieces = self.server.protocol, PieceReceiver(keeper)
-        protocol.register(messages.STORE_RECORDS, self.replica.on_store)
-        protocol.register(messages.FIND_RECORDS, self.replica.on_find)
-        protocol.register(messages.FIND_NAMES, self.replica.on_find_names)
+        protocol.register(messages.STORE_RECORDS, self.replica.on_store, prompt=True)
+        protocol.register(messages.FIND_RECORDS, self.replica.on_find, prompt=True)
+        protocol.register(messages.FIND_NAMES, self.replica.on_find_names, prompt=True)
         protocol.register(messages.PREPARE, acceptor.on_prepare)
         protocol.register(messages.PROPOSE, acceptor.on_propose)
         protocol.register(messages.HAS_CHUNKS, keeper.on_has)
@@ -143,6 +158,8 @@ class SwarmNode:
 
     async def stop(self) -> None:
         """End every task; safe where `start` failed half way."""
+        if hasattr(self, "watching"):
+            await self.watching.close()
         if hasattr(self, "records"):
             await self.upkeep.close()
             await self.mover.close()

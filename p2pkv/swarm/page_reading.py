@@ -141,13 +141,24 @@ class PageReading:
     async def _merged(self, limit: int, until: Cursor | None) -> list[Version]:
         runs = await self._open(limit, until)
         query = self._query
-        merged = merge_runs(runs, query.order, reverse=query.reverse)
+        merged = self._same() or merge_runs(runs, query.order, reverse=query.reverse)
         versions = merged.agreed
         if merged.disputed:
             settled = await self._settle(merged, until)
             versions = sorted([*versions, *settled], key=self._position, reverse=query.reverse)
         self._advance(merged.end, until)
         return without_echoes(versions, stock_bytes_of(versions))
+
+    def _same(self) -> MergedRuns | None:
+        """The one run that all have; None where they differ. Nothing needs to be compared then but digests."""
+        assert self._opening is not None
+        first, *others = [reply for reply in self._opening.replies if isinstance(reply, messages.FindRecordsReply)]
+        if any(other.digest != first.digest or other.more != first.more for other in others):
+            return None
+        if digest_of(first.versions) != first.digest:
+            return None
+        end = position(first.versions[-1], self._query.order) if first.more and first.versions else None
+        return MergedRuns(first.versions, [], end)
 
     def _position(self, version: Version) -> Cursor:
         return position(version, self._query.order)

@@ -56,9 +56,10 @@ class PeerProtocol(RpcProtocol, KademliaProtocol):  # type: ignore[misc]
         flags = (wire.EPHEMERAL if ephemeral else 0) | (wire.BULK if bulk else 0)
         RpcProtocol.__init__(self, env, identity, flags=flags)
         self._ephemeral = ephemeral
+        self._loop = asyncio.get_running_loop()
         self.source_node = source_node
         self.storage = storage
-        self.router = PeerTable(self, ksize, source_node, asyncio.get_running_loop().time)
+        self.router = PeerTable(self, ksize, source_node, self._loop.time)
         self.stock_store: StockStore = self._store_in_storage
         self.stock_find: StockFind = self._find_in_storage
         self.on_contact_added: list[Callable[[Contact], None]] = []
@@ -84,7 +85,7 @@ class PeerProtocol(RpcProtocol, KademliaProtocol):  # type: ignore[misc]
         return self._introductions.remembered.get_or_make(node_id, address, self._now_s())
 
     def _now_s(self) -> float:
-        return asyncio.get_running_loop().time()
+        return self._loop.time()
 
     def _as_contact(self, node: Node) -> Contact:
         return node if isinstance(node, Contact) else self.contact_for(node.id, (node.ip, node.port))

@@ -6,6 +6,8 @@ coordinators in `writing.py` and `reading.py` use it for this peer's own share a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from p2pkv import messages, wire
@@ -48,6 +50,7 @@ _SPLIT = StoreResult(messages.SPLIT, "the page is split")
 _CODES = {Result.STORED: messages.STORED, Result.ALREADY: messages.ALREADY, Result.STALE: messages.STALE}
 
 StockValue = wire.Scalar
+OnStored = Callable[[Place, list[Version]], None]
 _stock_encoder = msgspec.msgpack.Encoder()
 
 
@@ -76,6 +79,7 @@ class Replica:
         self.clock = HybridClock()
         self._env = env
         self._neighbourhood = neighbourhood
+        self.on_stored: OnStored | None = None  # told what became durable here, before the writer is
 
     # --- answering peers ---
 
@@ -268,7 +272,19 @@ class Replica:
             return [StoreResult(messages.REFUSED, f"quota: {error}")] * len(writes)
         except StoreFailedError as error:
             return [StoreResult(messages.FAILED, str(error))] * len(writes)
+        self._tell(writes, outcomes)
         return [_result(outcome) for outcome in outcomes]
+
+    def _tell(self, writes: list[PutVersion], outcomes: list[WriteOutcome]) -> None:
+        """Whoever watches the places of what is new."""
+        if self.on_stored is None:
+            return
+        new: dict[Place, list[Version]] = {}
+        for write, outcome in zip(writes, outcomes, strict=True):
+            if outcome.result is Result.STORED:
+                new.setdefault(write.place, []).append(write.version)
+        for place, versions in new.items():
+            self.on_stored(place, versions)
 
 
 def _crowded(version: Version, held: list[Version]) -> str:

@@ -139,9 +139,15 @@ class RpcProtocol(RPCProtocol):  # type: ignore[misc]
 
     # --- typed methods ---
 
-    def register(self, method: wire.Method[Q, R], handler: Callable[[Sender, Q], R | Awaitable[R]]) -> None:
-        """Answer a method. The handler returns the reply or an awaitable of it, and raises RemoteError to refuse."""
-        self._answerer.services[method.name] = Service(decoder_of(method.request), handler, method.needs_cookie)
+    def register(
+        self, method: wire.Method[Q, R], handler: Callable[[Sender, Q], R | Awaitable[R]], *, prompt: bool = False
+    ) -> None:
+        """Answer a method. The handler returns the reply or an awaitable of it, and raises RemoteError to refuse.
+
+        `prompt`: it is a coroutine that mostly ends in its first step, which is run without a task (`eager`).
+        """
+        decode = decoder_of(method.request)
+        self._answerer.services[method.name] = Service(decode, handler, method.needs_cookie, prompt=prompt)
 
     async def call(self, contact: Contact, method: wire.Method[Q, R], request: Q, deadline_s: float | None = None) -> R:
         """Ask a contact. Raises RemoteError with its code, SilentError where no answer came in time."""

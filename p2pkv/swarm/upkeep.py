@@ -236,8 +236,9 @@ class Upkeep:
             if len(chunk_id) != CHUNK_ID_BYTES or not any(chunk_id.startswith(item) for item in asked):
                 raise RemoteError("misbehaved", "a chunk that was not asked for")
             if self._neighbourhood.keeps(place_of_chunk(chunk_id)):
-                gained += 1
-                self.counters["upkeep_bytes_fetched"] += await self._chunks.fetch_here(contact, chunk_id)
+                size_bytes = await self._chunks.fetch_here(contact, chunk_id)
+                gained += size_bytes > 0
+                self.counters["upkeep_bytes_fetched"] += size_bytes
             else:
                 self._reject(chunk_id[:ITEM_BYTES])
         self.counters["upkeep_chunks_fetched"] += gained

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pkv.core.rtt import RttEstimator
-from p2pkv.limits import LOOKUP_PATIENCE_MIN_S, RPC_RTO_INITIAL_S, RPC_RTO_MAX_S, RPC_RTO_MIN_S, RTT_SAMPLES_FEW
+from p2pkv.limits import (
+    LOOKUP_PATIENCE_MIN_S,
+    RPC_RTO_INITIAL_S,
+    RPC_RTO_MAX_S,
+    RPC_RTO_MIN_S,
+    RTT_SAMPLES_FEW,
+    RTT_SAMPLES_MANY,
+)
 
 
 def test_before_any_sample_it_is_cautious() -> None:
@@ -61,3 +68,37 @@ def test_few_samples_are_not_believed_against_the_swarm() -> None:
         rtt.observe(0.5)
     assert trusted == [False] * RTT_SAMPLES_FEW
     assert rtt.trusted
+
+
+def crowded(*, least_s: float = 0.4, samples: int = RTT_SAMPLES_FEW) -> RttEstimator:
+    """Known from a crowded moment, in which one answer came quicker than the others."""
+    rtt = RttEstimator()
+    rtt.observe(least_s)
+    for _ in range(samples - 1):
+        rtt.observe(0.4)
+    return rtt
+
+
+def usual() -> RttEstimator:
+    typical = RttEstimator()
+    for _ in range(100):
+        typical.observe(0.002)
+    return typical
+
+
+def test_what_a_crowd_taught_is_held_against_what_the_swarm_takes_now() -> None:
+    rtt = crowded(least_s=0.003)
+    assert rtt.patience_s > 0.4
+    assert rtt.patience_among_s(usual()) < 0.05
+    assert rtt.rto_among_s(usual()) < 0.1
+
+
+def test_who_is_truly_far_is_given_its_time() -> None:
+    rtt = crowded()
+    assert rtt.patience_among_s(usual()) == rtt.patience_s
+    assert rtt.rto_among_s(usual()) >= 0.4
+
+
+def test_an_estimate_of_many_samples_stands_alone() -> None:
+    rtt = crowded(least_s=0.003, samples=RTT_SAMPLES_MANY)
+    assert (rtt.patience_among_s(usual()), rtt.rto_among_s(usual())) == (rtt.patience_s, rtt.rto_s)

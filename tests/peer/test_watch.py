@@ -1,122 +1,21 @@
-"""Watching a key: every record once, also those that come late, while peers come and go, and over a resumption."""
+"""Watching a key through both faces of a real peer: while peers come and go, and over the watcher's end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+import json
+import sys
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from p2pkv import limits
-from p2pkv.core.clock import clock_of
-from p2pkv.core.records import Cursor, Version
-from p2pkv.errors import IncompleteError
+from p2pkv.gateway.http import Gateway
 from p2pkv.outcomes import Record
-from p2pkv.watching import Watch, position_of
+from p2pkv.real_swarm import Swarm
 from tests.peer.faces import FACES, Face, lone_face
-
-NOW_S = 1e9
-
-
-def version(number: int, at_s: float) -> Version:
-    return Version(f"n{number:05d}".encode(), clock_of(at_s), b"", 0, 0, 0, b"")
-
-
-class Key:
-    """A key that is read as the swarm would, and may fail."""
-
-    def __init__(self) -> None:
-        self.held: list[Version] = []
-        self.looks = 0
-        self.failures: list[int] = []  # looks that fail after their first record
-        self.arriving: dict[int, list[Version]] = {}  # before which look
-
-    async def read(self, after: Cursor | None) -> AsyncIterator[Version]:
-        self.held += self.arriving.pop(self.looks, [])
-        self.looks += 1
-        for number, held in enumerate(sorted(self.held, key=position_of)):
-            if self.looks in self.failures and number:
-                raise IncompleteError("a replica is away")
-            if after is None or position_of(held) > after:
-                yield held
-
-
-async def told(watch: Watch, key: Key, looks: int) -> list[bytes]:
-    """What is told until the key was looked at so often."""
-    names: list[bytes] = []
-
-    async def listen() -> None:
-        async for found in watch.arrivals():
-            names.append(found.name)
-
-    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(listen())
-        while key.looks < looks:
-            await asyncio.sleep(0)
-        task.cancel()
-    return names
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("p2pkv.watching.WATCH_S", 0.0)
-    monkeypatch.setattr("p2pkv.watching.WATCH_SWEEP_S", 0.0)
-
-
-@given(st.lists(st.tuples(st.integers(1, 8), st.floats(-limits.WATCH_SWEEP_BACK_S + 1, 300.0)), max_size=30))
-async def test_every_arrival_is_told_once_however_late_it_is_stamped(arrivals: list[tuple[int, float]]) -> None:
-    key = Key()
-    key.held = [version(90_000, NOW_S)]
-    late = [(look, version(number, NOW_S + shift)) for number, (look, shift) in enumerate(arrivals)]
-    for look, held in late:
-        key.arriving.setdefault(look, []).append(held)
-    watch = Watch(key.read, lambda: NOW_S)
-    await watch.begin("")
-    names = await told(watch, key, 11)
-    assert sorted(names) == sorted([b"n90000", *(held.name for _, held in late)])
-
-
-async def test_what_was_there_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    key = Key()
-    key.held = [version(number, NOW_S + number) for number in range(5)]
-    first = Watch(key.read, lambda: NOW_S)
-    await first.begin("")
-    await told(first, key, 3)
-    key.held += [version(7, NOW_S + 7)]
-    second = Watch(key.read, lambda: NOW_S)
-    await second.begin(first.cursor)
-    assert await told(second, key, key.looks + 4) == [b"n00007"]
-
-
-async def test_a_look_that_fails_ends_nothing_and_doubles_nothing() -> None:
-    key = Key()
-    key.failures = [1, 2, 4]
-    key.arriving = {0: [version(1, NOW_S), version(2, NOW_S + 1)], 3: [version(3, NOW_S + 2)]}
-    watch = Watch(key.read, lambda: NOW_S)
-    assert await told(watch, key, 8) == [b"n00001", b"n00002", b"n00003"]
-
-
-async def test_a_key_that_cannot_be_read_any_more_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("p2pkv.watching.WATCH_PATIENCE_S", 0.0)
-    key = Key()
-    key.held = [version(1, NOW_S), version(2, NOW_S)]
-    key.failures = [1]
-    arrivals = Watch(key.read, lambda: NOW_S).arrivals()
-    assert (await anext(arrivals)).name == b"n00001"
-    with pytest.raises(IncompleteError):
-        await anext(arrivals)
-
-
-async def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("p2pkv.watching.WATCH_SEEN_MAX", 10)
-    key = Key()
-    key.held = [version(number, NOW_S + number / 1000) for number in range(100)]
-    watch = Watch(key.read, lambda: NOW_S)
-    assert len(await told(watch, key, 6)) == 100
-    assert len(watch._seen) <= 11
 
 
 @pytest.mark.parametrize("kind", FACES)
@@ -151,3 +50,90 @@ async def test_a_watch_outlives_peers_and_resumes(kind: str) -> None:
 async def _collect(face: Face, seen: asyncio.Queue[Record]) -> None:
     async for record in face.watch("k"):
         seen.put_nowait(record)
+
+
+class Watcher:
+    """The command `p2pkv watch` as a process of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def line(self) -> dict[str, str]:
+        """The next record that it prints."""
+        assert self._process.stdout is not None
+        line: dict[str, str] = json.loads(await self._process.stdout.readline())
+        return line
+
+    async def kill(self) -> list[dict[str, str]]:
+        """What it had printed beyond what was read."""
+        self._process.kill()
+        rest, _ = await self._process.communicate()
+        return [json.loads(line) for line in rest.splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+@asynccontextmanager
+async def command(home: str, *options: str) -> AsyncIterator[Watcher]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "p2pkv", "--home", home, "--json", "watch", "k", *options),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    try:
+        yield Watcher(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def test_a_killed_process_resumes_where_it_was() -> None:
+    async with asyncio.timeout(100), Swarm(9, store="memory") as swarm:
+        with tempfile.TemporaryDirectory(prefix="p2pkv") as home:
+            gateway = Gateway(swarm.peers[0], Path(home))
+            await gateway.start()
+            try:
+                await _kill_and_resume(swarm, home)
+            finally:
+                await gateway.stop()
+
+
+async def _kill_and_resume(swarm: Swarm, home: str) -> None:
+    names: list[str] = []
+
+    async def write() -> None:
+        while len(names) < 200:
+            outcome = await swarm.peers[len(names) % 9].put("k", b"%d" % len(names))
+            names.append(outcome.name)
+
+    await swarm.peers[1].put("k", b"before")
+    seen: list[dict[str, str]] = []
+    async with asyncio.TaskGroup() as tasks, command(home) as watcher:
+        tasks.create_task(write())
+        seen += [await watcher.line() for _ in range(20)]
+        seen += await watcher.kill()
+    first = names.index(seen[0]["name"])
+    async with command(home, "--after", seen[-1]["cursor"]) as watcher:
+        while len(seen) < 200 - first:
+            seen.append(await watcher.line())
+        await swarm.peers[1].put("k", b"end")
+        seen.append(await watcher.line())
+    assert seen.pop()["value"] == "end", "nothing came twice"
+    assert {line["name"] for line in seen} == set(names[first:])
+
+
+async def test_replicas_that_fall_silent_delay_nothing_for_long() -> None:
+    async with asyncio.timeout(100), Swarm(12, store="memory") as swarm:
+        records = swarm.peers[0].watch("k")
+        assert isinstance(records, AsyncGenerator)
+        async with aclosing(records):
+            seen = asyncio.create_task(anext(records))
+            while not seen.done():  # until it listens
+                await swarm.peers[1].put("k", b"begin")
+                await asyncio.sleep(0.05)
+            for victim in (swarm.peers[5], swarm.peers[6]):
+                await victim.node.server.endpoint.close()
+            names = {(await swarm.peers[number % 5].put("k", b"%d" % number)).name for number in range(30)}
+            told: list[str] = []
+            while not names <= set(told):
+                told.append((await anext(records)).name)
+            assert len(set(told)) == len(told)
