@@ -4,7 +4,9 @@ Theory of operation. Write-once and compare-and-set must not tell two racing wri
 A record has one register; its acceptors are the k peers nearest to a place that key and name alone decide. A proposer
 asks a majority to promise its ballot (phase 1), learns the state from the highest accepted ballot, applies its change
 to it, and has a majority accept the result at its ballot (phase 2); then the version is chosen, and is stored like any
-other. A refusal too is only told after the state that it rests on was accepted by a majority at the proposer's ballot:
+other, by its proposer or by whoever meets it on the way. A proposer that meets its own version was successful; one that
+meets another's, after its own may have been accepted somewhere, does not know whether that stood in between, and says
+so. A refusal too is only told after the state that it rests on was accepted by a majority at the proposer's ballot:
 else it could rest on one that vanishes.
 
 What is in the register but not yet chosen is never shown to readers: they read pages, and a version enters its page

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from p2pkv import messages
@@ -18,7 +19,7 @@ from p2pkv.core.drafts import Draft
 from p2pkv.core.pages import place_of_register
 from p2pkv.core.records import Flag, Version, check_key, check_shape, version_token
 from p2pkv.core.replication import write_quorum
-from p2pkv.errors import IncompleteError, NotFoundError, RefusedError, RemoteError, UnreachableError
+from p2pkv.errors import IncompleteError, NotFoundError, P2pkvError, RefusedError, RemoteError, UnreachableError
 from p2pkv.ids import ID_BYTES, Place
 from p2pkv.limits import BALLOT_MAX, CONSENSUS_BACKOFF_S, CONSENSUS_ROUNDS_MAX, NAME_BYTES_MAX
 from p2pkv.outcomes import Acks, PutOutcome
@@ -124,9 +125,11 @@ class Agreement:
         Raises RefusedError with the current version where it is not so, IncompleteError where no majority answers.
         """
         ballot_number = 0
+        proposed: list[Version] = []
         for attempt in range(CONSENSUS_ROUNDS_MAX):
             round_ = await self._round(key, draft.name)
-            outcome = await round_.run((ballot_number + 1, self._identity.node_id), draft, if_version)
+            ballot = ballot_number + 1, self._identity.node_id
+            outcome = await round_.run(ballot, draft, if_version, proposed)
             if isinstance(outcome, Version):
                 return await self._commit(key, outcome, acks)
             ballot_number = min(outcome, BALLOT_MAX - 1)
@@ -145,6 +148,11 @@ class Agreement:
                 "no peer of the swarm is known", "start with --bootstrap HOST:PORT of a running peer"
             )
         return _Round(self, key, name, contacts[: self._neighbourhood.k - here], replicas, here=here)
+
+    async def help(self, key: bytes, version: Version) -> None:
+        """Bring a version that was chosen to its page: whoever proposed it may be gone. The next does what fails."""
+        with suppress(P2pkvError):
+            await self._writer.store(key, [version], "quorum")
 
     async def _commit(self, key: bytes, version: Version, acks: Acks) -> PutOutcome:
         tally = (await self._writer.store(key, [version], acks))[0]
@@ -188,8 +196,11 @@ class _Round:
         self._acceptors: list[Contact | None] = [*([None] if here else []), *contacts]
         self._majority = write_quorum(replicas)
 
-    async def run(self, ballot: Ballot, draft: Draft, if_version: str | None) -> Version | int:
-        """The chosen version, or the ballot number that was in the way. Raises RefusedError."""
+    async def run(self, ballot: Ballot, draft: Draft, if_version: str | None, proposed: list[Version]) -> Version | int:
+        """The chosen version, or the ballot number that was in the way. Raises RefusedError.
+
+        `proposed`: what this put has proposed so far, which others may have brought to its end; it grows here.
+        """
         prepare = messages.Prepare(self._key, self._name, ballot)
         promises, standing = await asyncio.gather(
             self._majority_of(lambda contact: self._agreement.prepare(contact, prepare)),
@@ -202,18 +213,28 @@ class _Round:
         learnt = learn(accepted, standing)
         refusal = self._refusal(learnt, if_version)
         if refusal is None:
-            return await self._accept(ballot, self._agreement.sign(self._key, draft, learnt.current))
+            proposed.append(self._agreement.sign(self._key, draft, learnt.current))
+            return await self._accept(ballot, proposed[-1], proposed)
         if learnt.current is not None and not learnt.settled:
-            decided = await self._accept(ballot, learnt.current)
-            if isinstance(decided, int):
+            decided = await self._accept(ballot, learnt.current, [])
+            if isinstance(decided, int) or decided in proposed:
                 return decided
+            await self._agreement.help(self._key, decided)
+        if learnt.current in proposed:
+            return learnt.current
+        if proposed and not draft.flags & Flag.ONCE:  # write-once would stand for ever, had it been chosen
+            raise IncompleteError("others wrote meanwhile; it may have stood before them, or never", "read it again")
         raise refusal
 
-    async def _accept(self, ballot: Ballot, version: Version) -> Version | int:
+    async def _accept(self, ballot: Ballot, version: Version, proposed: list[Version]) -> Version | int:
+        """The version where it is chosen, else the ballot in the way. What nobody took was not proposed after all."""
         propose = messages.Propose(self._key, ballot, version)
         answers = await self._majority_of(lambda contact: self._agreement.propose(contact, propose))
-        if sum(answer.granted for answer in answers) >= self._majority:
+        granted = sum(answer.granted for answer in answers)
+        if granted >= self._majority:
             return version
+        if version in proposed and not granted and len(answers) == len(self._acceptors):
+            proposed.remove(version)
         return max(answer.ballot[0] for answer in answers)
 
     def _refusal(self, learnt: Learnt, if_version: str | None) -> Exception | None:
