@@ -175,6 +175,10 @@ class Lookup(Generic[C]):
         """
         return min(self._k, len(self._known))
 
+    def answered_of(self, count: int) -> int:
+        """How many of the `count` nearest answered, those that failed counted among the nearest."""
+        return sum(candidate.state is State.ANSWERED for candidate in islice(self._known, count))
+
     @property
     def asked(self) -> list[Candidate[C]]:
         """Everyone asked, in the order of the questions."""

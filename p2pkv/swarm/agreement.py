@@ -140,6 +140,7 @@ class Agreement:
         self._lookups.require_swarm()
         place = place_of_register(key, name)
         found = await self._lookups.find_nodes(place)
+        self._lookups.require_swarm()  # again: the silence of most may have shown just now
         contacts = [contact for contact in found.contacts if contact.kind != "stock"]
         here = self._neighbourhood.keeps(place)
         replicas = min(self._neighbourhood.k, found.replicas + here)

@@ -75,6 +75,7 @@ class Sites:
     async def _find(self, place: Place) -> Site:
         self._lookups.require_swarm()
         found = await self._lookups.find_nodes(place)
+        self._lookups.require_swarm()  # again: the silence of most may have shown just now
         here = self._neighbourhood.keeps(place)
         contacts = [contact for contact in found.contacts if contact.kind != "stock"]
         contacts = contacts[: self._neighbourhood.k - here]

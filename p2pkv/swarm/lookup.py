@@ -7,7 +7,7 @@ of a search are `core.lookup`'s, its tasks are `search`'s.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Collection, Coroutine, Iterable
 from typing import Any, Protocol
 
 from kademlia.node import Node
@@ -16,10 +16,11 @@ from p2pkv.core.lookup import Lookup, Need, doubt_s
 from p2pkv.core.rtt import RttEstimator
 from p2pkv.errors import SilentError, UnreachableError
 from p2pkv.ids import ID_BYTES
-from p2pkv.limits import ALPHA_DEFAULT, K_DEFAULT, LOOKUPS_LINGERING_MAX, LOST_S
+from p2pkv.limits import ALPHA_DEFAULT, CUT_OFF_PING_S, CUT_OFF_SAMPLE, K_DEFAULT, LOOKUPS_LINGERING_MAX, LOST_S
 from p2pkv.outcomes import LookupTrace
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.environment import Environment
+from p2pkv.swarm.isolation import Isolation, majority
 from p2pkv.swarm.search import Answer, Question, Search
 from p2pkv.swarm.silence import Silences
 
@@ -32,6 +33,7 @@ class Router(Protocol):
     """What is needed of the routing table."""
 
     def find_neighbors(self, node: Node, k: int | None = None, exclude: Node | None = None) -> list[Contact]: ...
+    def contacts(self) -> list[Contact]: ...
 
 
 class LookupProtocol(Protocol):
@@ -42,10 +44,10 @@ class LookupProtocol(Protocol):
     @property
     def source_node(self) -> Node: ...
     @property
-    def former(self) -> Iterable[Contact]: ...
+    def former(self) -> Collection[Contact]: ...
     def contact_for(self, node_id: bytes, address: tuple[str, int]) -> Contact: ...
     def call_find_node(self, node_to_ask: Contact, node_to_find: Node) -> Awaitable[tuple[bool, Any]]: ...
-    def call_ping(self, node_to_ask: Contact) -> Awaitable[tuple[bool, Any]]: ...
+    def call_ping(self, node_to_ask: Contact) -> Coroutine[Any, Any, tuple[bool, Any]]: ...
 
 
 class Found:
@@ -73,6 +75,15 @@ class Found:
     def failures(self) -> dict[bytes, str]:
         """Why others did not answer, by NodeID."""
         return self._search.failures
+
+    def answered_of(self, count: int) -> int:
+        """How many of the `count` nearest answered so far; the others are silent, and whoever answered stands in."""
+        return self._search.lookup.answered_of(count)
+
+    @property
+    def began_s(self) -> float:
+        """By the loop's clock."""
+        return self._search.began_s
 
     @property
     def trace(self) -> LookupTrace:
@@ -104,6 +115,7 @@ class Lookups:
         self.k = k
         self.silences = Silences()
         self.expects_others = False  # this peer joins a swarm: without a contact it is cut off, not alone
+        self._isolation = Isolation(protocol.router, self.silences, k)
         self._closed = False
         self._protocol = protocol
         self._env = env
@@ -157,12 +169,39 @@ class Lookups:
         return Found(search)
 
     def require_swarm(self) -> None:
-        """Raise UnreachableError where others are expected and none is known: a peer that is not joined yet, or cut
-        off, must not take itself for all the replicas that there are."""
+        """Raise UnreachableError where others are expected and none is known, IncompleteError where most are silent.
+
+        A peer that is not joined yet, or cut off, must not take itself, or its side, for all that there are.
+        """
         if self.expects_others and not self._protocol.router.find_neighbors(self._protocol.source_node, 1):
             raise UnreachableError(
                 "no peer of the swarm is known", "start with --bootstrap HOST:PORT of a running peer"
             )
+        self._isolation.require_majority(self._protocol.former, asyncio.get_running_loop().time())
+
+    async def hears_most(self, since_s: float) -> bool:
+        """Do most of the contacts live, as far as can be told at once? Asks those that were not heard since then."""
+        contacts = self._protocol.router.contacts()
+        if len(contacts) > CUT_OFF_SAMPLE:
+            contacts = self._env.random.sample(contacts, CUT_OFF_SAMPLE)
+        quiet = [contact for contact in contacts if contact.last_seen_s < since_s]
+        heard = len(contacts) - len(quiet)
+        return majority(heard, len(contacts)) or await self._hears_most_of(quiet, heard, len(contacts))
+
+    async def _hears_most_of(self, quiet: list[Contact], heard: int, others: int) -> bool:
+        """Ask the quiet ones, until with those heard already they are most of the others."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + CUT_OFF_PING_S
+        waiting = {loop.create_task(self._protocol.call_ping(contact)) for contact in quiet}
+        try:
+            while waiting and not majority(heard, others) and (left_s := deadline_s - loop.time()) > 0:
+                done, waiting = await asyncio.wait(waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                heard += sum(ping.result()[0] for ping in done)
+        finally:
+            for ping in waiting:
+                ping.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+        return majority(heard, others)
 
     async def close(self) -> None:
         """End all lookups and whatever goes on behind them."""

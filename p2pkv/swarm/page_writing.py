@@ -75,6 +75,16 @@ class PageWriter:
             )
         finally:
             results = await local if local else None
+        tallies = await self._tallies(found, request, acks, results)
+        if any(tally.reached for tally in tallies):
+            await self._require_majority(found, acks, here=here)
+        return tallies
+
+    async def _tallies(
+        self, found: Found, request: messages.StoreRecords, acks: Acks, results: list[StoreResult] | None
+    ) -> list[Tally]:
+        """What the replicas say, as soon as it is enough."""
+        versions = request.versions
         tallies = self._tally(found, versions, acks, results)
         if all(tally.reached or tally.split for tally in tallies):
             return tallies
@@ -86,6 +96,14 @@ class PageWriter:
         await found.settle()
         await self._insist(found, request)
         return self._tally(found, versions, acks, results)
+
+    async def _require_majority(self, found: Found, acks: Acks, *, here: bool) -> None:
+        """Where others stand in for silent replicas: raise IncompleteError where it is this peer that is cut off."""
+        k = self._neighbourhood.k
+        short = found.answered_of(k - here) + here < min(needed(acks, k), found.replicas + here)
+        if short and not await self._lookups.hears_most(found.began_s):
+            await found.settle()  # the silent have their time; so it shows whether this is the smaller side
+        self._lookups.require_swarm()
 
     async def _keep(self, key: bytes, place: Place, versions: list[Version]) -> list[StoreResult]:
         """This peer's own share."""

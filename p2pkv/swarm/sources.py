@@ -191,6 +191,7 @@ class Sources:
 
         own = [await _ask(LocalSource(self._replica), request)] if here else []
         found = await self._lookups.ask(place, question, need=need, eager=all_replicas)
+        self._lookups.require_swarm()  # again: the silence of most may have shown just now
         return self._opening(found, own, waited=all_replicas and deadline_s is None)
 
     def _question(

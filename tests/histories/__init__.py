@@ -1,0 +1,1 @@
+"""Whole swarms under faults, with every call recorded and judged by an independent checker."""
