@@ -145,6 +145,8 @@ FETCH_ITEMS_MAX = 500  # of one request: 5,000 bytes
 FETCH_ITEM_BYTES = 24  # heads of one record of an answer, beside key and version
 CELLS_KEPT_MAX = 32  # cells read from the store for peers that fetch them, kept for their next request
 CELLS_REFRESHED_AT_ONCE_MAX = 64  # cells that have changed and are read anew before a comparison is answered
+CELLS_APART_MAX = 8  # changed cells so near to each other are read at once
+CELLS_RUN_MAX = 256  # cells read at once: a 256th part of what is here
 INVENTORY_STEP_PAGES = 500  # pages read in one step while the inventory is taken
 INVENTORY_DUTY = 0.25  # part of the time that taking the inventory may use
 CHUNK_SETTLE_S = 10.0  # so long upkeep leaves a chunk that has just come to whoever puts it
@@ -163,6 +165,8 @@ UPKEEP_ROUND_S_MAX = 600.0
 UPKEEP_PREFIX_DIGITS_MAX = 5  # a million parts of the id space: finer than the neighbourhoods of 100,000 peers
 UPKEEP_PREFIXES_MAX = 1024  # parts of the id space that are compared with one neighbour
 UPKEEP_FETCHES_AT_ONCE_MAX = 4  # requests for records under way, all neighbours together
+UPKEEP_JUDGED_AT_ONCE = 8  # keys whose records are judged in one turn of the event loop: some 2 ms
+UPKEEP_FETCH_ITEMS = 96  # of one of them: some three answers
 UPKEEP_UNWANTED_MAX = 65_536  # items that were of no use here, remembered so that they are not fetched every round
 UPKEEP_UNWANTED_S = 600.0
 
