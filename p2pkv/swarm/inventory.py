@@ -23,6 +23,7 @@ from p2pkv.limits import (
     CELLS_RUN_MAX,
     CHUNK_SETTLE_S,
     INVENTORY_DUTY,
+    INVENTORY_FOLLOW_DUTY,
     INVENTORY_REFRESH_PAUSE_S,
     INVENTORY_STEP_PAGES,
 )
@@ -245,7 +246,7 @@ class StoreInventory:
         for start in range(0, len(cells), CELLS_REFRESHED_AT_ONCE_MAX):
             began_s = asyncio.get_running_loop().time()
             await ledger.refresh(cells[start : start + CELLS_REFRESHED_AT_ONCE_MAX])
-            await rest(began_s)
+            await rest(began_s, INVENTORY_FOLLOW_DUTY)
 
 
 def _ignore() -> None:
@@ -269,7 +270,7 @@ def behind(cell: bytes) -> bytes | None:
     return number.to_bytes(CELL_BYTES, "big") if number < _CELLS else None
 
 
-async def rest(began_s: float) -> None:
+async def rest(began_s: float, duty: float = INVENTORY_DUTY) -> None:
     """Sleep, so that only a part of the time since `began_s` is used for this."""
     used_s = asyncio.get_running_loop().time() - began_s
-    await asyncio.sleep(used_s * (1 / INVENTORY_DUTY - 1))
+    await asyncio.sleep(used_s * (1 / duty - 1))
