@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench bench-files soak fuzz docs clean
+.PHONY: demo test check bench bench-files bench-upkeep soak fuzz docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make check   formatter, linter, strict type checker"
 	@echo "make bench   benchmarks beside stock kademlia and opendht, into benchmarks/RESULTS.md"
 	@echo "make bench-files  files: beside libtorrent, many small ones, two at once, over an emulated link, beside TCP"
+	@echo "make bench-upkeep  what comparing two replicas costs, and how quickly a newcomer is filled"
 	@echo "make soak    long fault runs;  make fuzz   long fuzz runs"
 
 $(VENV)/installed: setup.cfg pyproject.toml
@@ -46,6 +47,9 @@ bench-files: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.crowds
 	$(BIN)/python -m benchmarks.link --mib 1024
 	$(BIN)/python -m benchmarks.link --sharing
+
+bench-upkeep: $(VENV)/installed-test
+	$(BIN)/python -m benchmarks.upkeep
 
 soak: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n 2 --timeout 7200 -m soak --override-ini 'addopts=-q --strict-markers'

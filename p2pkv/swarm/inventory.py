@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
 
 from p2pkv.core.reconciliation import CELL_BYTES, ITEM_BYTES, Inventory
 from p2pkv.errors import RemoteError
 from p2pkv.ids import ChunkID
 from p2pkv.limits import (
+    CELLS_APART_MAX,
     CELLS_REFRESHED_AT_ONCE_MAX,
+    CELLS_RUN_MAX,
     CHUNK_SETTLE_S,
     INVENTORY_DUTY,
+    INVENTORY_FOLLOW_DUTY,
     INVENTORY_REFRESH_PAUSE_S,
     INVENTORY_STEP_PAGES,
 )
@@ -42,35 +44,49 @@ class Ledger:
         self._store = store
 
     async def refresh(self, cells: Iterable[bytes]) -> None:
-        """Read cells anew."""
-        for cell in cells:
-            self.changed.discard(cell)
+        """Read cells anew: those that lie close together at once, with what lies between them."""
+        for first, last in _runs(sorted(cells)):
+            run = [number.to_bytes(CELL_BYTES, "big") for number in range(first, last + 1)]
+            changed = self.changed.intersection(run)
+            self.changed -= changed
             try:
-                items = await self.items(cell)
+                items = await self.items(run[0], behind(run[-1]))
             except BaseException:
-                self.changed.add(cell)
+                self.changed |= changed
                 raise
-            self.inventory.set_cell(cell, items)
+            found: dict[bytes, list[bytes]] = {}
+            for item in items:
+                found.setdefault(item[:CELL_BYTES], []).append(item)
+            for cell in run:
+                self.inventory.set_cell(cell, found.get(cell, ()))
 
-    async def items(self, cell: bytes) -> Iterable[bytes]:
+    async def items(self, low: bytes, high: bytes | None) -> Iterable[bytes]:
+        """What the store holds from one cell up to, not with, another."""
         raise NotImplementedError
 
     async def take(self) -> None:
         """Read all anew."""
         raise NotImplementedError
 
+    def recheck(self) -> None:
+        """Count all cells among the changed: some may be empty by now."""
+        self.changed |= {bytes.fromhex(cell.decode()) for cell in self.inventory.cells()}
+
 
 class RecordLedger(Ledger):
     """The records."""
 
-    async def items(self, cell: bytes) -> Iterable[bytes]:
-        return await self.held(cell)
+    async def items(self, low: bytes, high: bytes | None) -> Iterable[bytes]:
+        return await self._between(low, high)
 
     async def held(self, cell: bytes) -> dict[bytes, Held]:
         """The records of a cell by their items."""
-        low, found = cell, dict[bytes, Held]()
+        return await self._between(cell, behind(cell))
+
+    async def _between(self, low: bytes, high: bytes | None) -> dict[bytes, Held]:
+        found = dict[bytes, Held]()
         while True:
-            part = await self._store.stretch(low, behind(cell), INVENTORY_STEP_PAGES)
+            part = await self._store.stretch(low, high, INVENTORY_STEP_PAGES)
             found |= part.items
             if part.end is None:
                 return found
@@ -78,6 +94,7 @@ class RecordLedger(Ledger):
 
     async def take(self) -> None:
         low, cells = b"", dict[bytes, set[bytes]]()
+        self.recheck()
         while True:
             began_s = asyncio.get_running_loop().time()
             part = await self._store.stretch(low, None, INVENTORY_STEP_PAGES)
@@ -95,15 +112,18 @@ class RecordLedger(Ledger):
 class ChunkLedger(Ledger):
     """The chunks. An item is the beginning of the chunk's id."""
 
-    async def items(self, cell: bytes) -> Iterable[bytes]:
-        return [chunk_id[:ITEM_BYTES] for chunk_id in await self.within(cell)]
+    async def items(self, low: bytes, high: bytes | None) -> Iterable[bytes]:
+        return [chunk_id[:ITEM_BYTES] for chunk_id in await self._between(low, high)]
 
     async def within(self, cell: bytes) -> list[ChunkID]:
         """The chunks of a cell."""
-        after, found, end = ChunkID(cell), list[ChunkID](), behind(cell)
+        return await self._between(cell, behind(cell))
+
+    async def _between(self, low: bytes, high: bytes | None) -> list[ChunkID]:
+        after, found = ChunkID(low), list[ChunkID]()
         while True:
             ids = await self._store.chunk_ids(after, INVENTORY_STEP_PAGES)
-            within = [chunk_id for chunk_id in ids if end is None or chunk_id < end]
+            within = [chunk_id for chunk_id in ids if high is None or chunk_id < high]
             found += within
             if len(within) < INVENTORY_STEP_PAGES:
                 return found
@@ -111,6 +131,7 @@ class ChunkLedger(Ledger):
 
     async def take(self) -> None:
         after: ChunkID | None = None
+        self.recheck()
         while True:
             began_s = asyncio.get_running_loop().time()
             ids = await self._store.chunk_ids(after, INVENTORY_STEP_PAGES)
@@ -138,6 +159,7 @@ class StoreInventory:
         self._arriving: dict[bytes, float] = {}  # cells of chunks that came or went just now, since when
         self._news = asyncio.Event()
         self._retake = False
+        self.on_lost: Callable[[], None] = _ignore  # something is lacking here now
 
     def ledger(self, kind: int) -> Ledger:
         """Raises RemoteError for a kind that is none."""
@@ -164,6 +186,7 @@ class StoreInventory:
         """Which records were lost is unknown: all is read again."""
         self._retake = True
         self._news.set()
+        self.on_lost()
 
     # --- keeping up ---
 
@@ -219,10 +242,26 @@ class StoreInventory:
         self.chunks.changed.update(due)
 
     async def _refresh(self, ledger: Ledger) -> None:
-        while ledger.changed:
+        cells = sorted(ledger.changed)
+        for start in range(0, len(cells), CELLS_REFRESHED_AT_ONCE_MAX):
             began_s = asyncio.get_running_loop().time()
-            await ledger.refresh(list(islice(ledger.changed, CELLS_REFRESHED_AT_ONCE_MAX)))
-            await rest(began_s)
+            await ledger.refresh(cells[start : start + CELLS_REFRESHED_AT_ONCE_MAX])
+            await rest(began_s, INVENTORY_FOLLOW_DUTY)
+
+
+def _ignore() -> None:
+    """Nobody listens yet."""
+
+
+def _runs(cells: Sequence[bytes]) -> list[tuple[int, int]]:
+    """Cells in order as runs, first and last, of those that lie close together."""
+    runs: list[tuple[int, int]] = []
+    for number in (int.from_bytes(cell, "big") for cell in cells):
+        if runs and number - runs[-1][1] <= CELLS_APART_MAX and number - runs[-1][0] < CELLS_RUN_MAX:
+            runs[-1] = runs[-1][0], number
+        else:
+            runs.append((number, number))
+    return runs
 
 
 def behind(cell: bytes) -> bytes | None:
@@ -231,7 +270,7 @@ def behind(cell: bytes) -> bytes | None:
     return number.to_bytes(CELL_BYTES, "big") if number < _CELLS else None
 
 
-async def rest(began_s: float) -> None:
+async def rest(began_s: float, duty: float = INVENTORY_DUTY) -> None:
     """Sleep, so that only a part of the time since `began_s` is used for this."""
     used_s = asyncio.get_running_loop().time() - began_s
-    await asyncio.sleep(used_s * (1 / INVENTORY_DUTY - 1))
+    await asyncio.sleep(used_s * (1 / duty - 1))

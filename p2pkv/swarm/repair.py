@@ -1,7 +1,7 @@
 """Brings what this peer holds back to all of its replicas, on demand.
 
 Walks everything stored here and offers it to those that should hold it. Costs a message per batch of records and a
-question per chunk, whatever is missing; comparing by range hashes comes with background repair.
+question per chunk, whatever is missing; upkeep does the same in the background at the cost of what differs.
 """
 
 from __future__ import annotations

@@ -27,8 +27,10 @@ from p2pkv.core.records import check_key, content_hash
 from p2pkv.errors import RemoteError
 from p2pkv.ids import CHUNK_ID_BYTES, ChunkID, Place, place_of_chunk
 from p2pkv.limits import (
-    FETCH_ITEMS_MAX,
+    UPKEEP_FETCH_ITEMS,
+    UPKEEP_FETCHES_AT_ONCE_MAX,
     UPKEEP_FIRST_S,
+    UPKEEP_JUDGED_AT_ONCE,
     UPKEEP_NEIGHBOURS,
     UPKEEP_ROUND_S,
     UPKEEP_ROUND_S_MAX,
@@ -74,6 +76,7 @@ class Upkeep:
         self._chunks = chunks
         self._neighbourhood = neighbourhood
         self._env = env
+        self._failures = 0  # rounds in a row in which a neighbour did not answer
         self._near: list[Contact] | None = None  # of which the duties were made
         self._former_duties = Duties()
         self._news = asyncio.Event()  # the neighbours have changed
@@ -84,6 +87,7 @@ class Upkeep:
 
     def start(self) -> None:
         self._replica.store.watcher = self._inventory
+        self._inventory.on_lost = self._news.set
         if self._neighbourhood.stores:
             self._protocol.on_contact_added.append(self._on_neighbour)
             self._protocol.on_contact_gone.append(self._on_neighbour)
@@ -119,10 +123,16 @@ class Upkeep:
             except StoreFailedError as error:
                 log.error("what is here cannot be kept up: %s", error)
                 quiet = True
-            pause_s = min(2 * pause_s, UPKEEP_ROUND_S_MAX) if quiet else UPKEEP_ROUND_S
+            pause_s = self._pause_s(pause_s, quiet=quiet)
             if await self._wait(pause_s * self._env.random.uniform(0.7, 1.3)):
                 pause_s = UPKEEP_ROUND_S
                 await self._calm()
+
+    def _pause_s(self, before_s: float, *, quiet: bool) -> float:
+        """Until the next round: soon where somebody did not answer, later and later where all is in order."""
+        if self._failures:
+            return min(UPKEEP_SOON_S * (1 << min(self._failures, 8)), UPKEEP_ROUND_S)
+        return min(max(2 * before_s, UPKEEP_ROUND_S), UPKEEP_ROUND_S_MAX) if quiet else UPKEEP_ROUND_S
 
     async def _calm(self) -> None:
         """Wait until the neighbours change no more, but not for ever."""
@@ -146,16 +156,17 @@ class Upkeep:
         duties = await self._duties()
         contacts = list(duties.shared)
         self._env.random.shuffle(contacts)
-        quiet = True
+        quiet, failed = True, False
         for contact in contacts:
             try:
                 gained = [await self._compare(contact, kind, duties.shared[contact]) for kind in (RECORDS, CHUNKS)]
                 quiet = quiet and not any(gained)
             except RemoteError as error:
                 log.debug("%s:%d could not be compared with: %s", contact.ip, contact.port, error)
-                quiet = quiet and contact.kind == "stock"
+                failed = failed or contact.kind != "stock"
         self.counters["upkeep_rounds"] += 1
-        return await self._handover.round(duties) and quiet
+        self._failures = self._failures + 1 if failed else 0
+        return await self._handover.round(duties) and quiet and not failed
 
     async def _duties(self) -> Duties:
         k = self._neighbourhood.k
@@ -179,10 +190,19 @@ class Upkeep:
             await self._inventory.fresh(kind, [prefix for prefix, _ in questions])
             lacking = walk.take(questions, [Answer(*part) for part in reply.parts])
             wanted = [item for item in lacking if not self._is_unwanted(item)]
-            for start in range(0, len(wanted), FETCH_ITEMS_MAX):
-                batch = wanted[start : start + FETCH_ITEMS_MAX]
-                gained += await self._fetch(contact, kind, batch)
+            gained += await self._fetch_all(contact, kind, wanted)
         return gained
+
+    async def _fetch_all(self, contact: Contact, kind: int, items: Sequence[bytes]) -> int:
+        """A few requests at a time, so that one is on its way while what another brought is written."""
+        batches = iter(
+            [items[start : start + UPKEEP_FETCH_ITEMS] for start in range(0, len(items), UPKEEP_FETCH_ITEMS)]
+        )
+
+        async def work() -> int:
+            return sum([await self._fetch(contact, kind, list(batch)) for batch in batches])
+
+        return sum(await asyncio.gather(*(work() for _ in range(UPKEEP_FETCHES_AT_ONCE_MAX))))
 
     async def _fetch(self, contact: Contact, kind: int, items: list[bytes]) -> int:
         gained = 0
@@ -211,8 +231,16 @@ class Upkeep:
                 shares[handed.key].append((item, place, handed))
             else:
                 self._reject(item)
-        gains = await asyncio.gather(*(self._keep_share(key, share) for key, share in shares.items()))
-        return sum(gains)
+        tasks: list[asyncio.Task[int]] = []
+        try:
+            for key, share in shares.items():
+                tasks.append(asyncio.create_task(self._keep_share(key, share)))
+                if len(tasks) % UPKEEP_JUDGED_AT_ONCE == 0:
+                    await asyncio.sleep(0)  # checking signatures takes its time: others have their turn between
+            return sum(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def _keep_share(self, key: bytes, share: list[tuple[bytes, Place, Handed]]) -> int:
         """Judge and keep records of one key."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+from p2pkv.core.records import content_hash
+from p2pkv.storage.interface import DropVersion, NoWatcher
 from p2pkv.testing import SimPeer, SimSwarm
 
 
@@ -91,3 +93,19 @@ def test_a_swarm_in_order_talks_little() -> None:
         rounds = swarm.peers[0].node.counters()["upkeep_rounds"] - before
         assert rounds <= 10
         assert swarm.peers[0].node.counters().get("upkeep_records_fetched", 0) <= 1
+
+
+def test_what_was_damaged_is_fetched_again() -> None:
+    with SimSwarm(4, seed=6) as swarm:
+        fill(swarm, 10)
+        swarm.run_for(seconds=30)
+        victim = swarm.peers[1]
+        store = victim.left.store
+        lost = next(iter(swarm.run(store.stretch(b"", None, 100)).items.values()))
+        watcher, store.watcher = store.watcher, NoWatcher()  # what damage takes is not told one by one
+        swarm.run(store.commit([DropVersion(lost.place, *lost.version.identity, content_hash(lost.version))]))
+        store.watcher = watcher
+        store.watcher.lost_records()
+        assert len(swarm.run(held(victim))) == 9
+        swarm.run_for(seconds=20)
+        assert len(swarm.run(held(victim))) == 10
