@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from asyncio import sleep
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from p2pkv.errors import NotFoundError, P2pkvError, RefusedError
@@ -45,14 +45,22 @@ class History:
     calls: list[Call] = field(default_factory=list)
     cuts_s: list[float] = field(default_factory=list)  # when the network parted
 
-    def but_after_cuts(self, seconds: float) -> History:
-        """Without what was answered so soon after a cut: a peer does not know yet that it is cut off."""
+    def but_at_cuts(self, seconds: float) -> History:
+        """Without what was answered so soon after a cut, when a peer does not know yet that it is cut off; and with no
+        certainty of what was written at its very moment: replicas of the smaller side alone may have acknowledged it.
+        """
 
-        def early(call: Call) -> bool:
-            looks = call.op in ("read", "list", "count")
-            return looks and any(cut_s <= call.ended_s and call.began_s <= cut_s + seconds for cut_s in self.cuts_s)
+        def near(call: Call, before_s: float, behind_s: float) -> bool:
+            return any(cut_s - before_s <= call.ended_s and call.began_s <= cut_s + behind_s for cut_s in self.cuts_s)
 
-        return History([call for call in self.calls if not early(call)])
+        looks = ("read", "list", "count")
+        judged = [call for call in self.calls if call.op not in looks or not near(call, 0, seconds)]
+        return History(
+            [
+                replace(call, told="unknown", ended_s=NEVER) if call.op not in looks and near(call, 1, 1) else call
+                for call in judged
+            ]
+        )
 
     def of(self, *ops: Op, key: str | None = None, name: str | None = None) -> list[Call]:
         """The calls of these kinds, on one key or record where it is named."""

@@ -89,5 +89,5 @@ def test_racing_compare_and_sets_have_one_winner() -> None:
 
 
 def test_only_answers_soon_after_a_cut_are_left_out() -> None:
-    history = History([ADD, call("list", 3), call("list", 30)], cuts_s=[2.0])
-    assert [c.began_s for c in history.but_after_cuts(10).calls] == [0, 30]
+    history = History([ADD, call("list", 5), call("list", 30)], cuts_s=[4.0])
+    assert [c.began_s for c in history.but_at_cuts(10).calls] == [0, 30]

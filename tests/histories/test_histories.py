@@ -30,7 +30,7 @@ def play(seed: int, faults: list[nemesis.Fault]) -> History:
 
 def judge(seed: int, faults: list[nemesis.Fault]) -> None:
     history = play(seed, faults)
-    assert check(history.but_after_cuts(UNAWARE_S)) == []
+    assert check(history.but_at_cuts(UNAWARE_S)) == []
     assert history.done_share >= DONE_SHARE, "most calls come to an end"
 
 
@@ -51,5 +51,5 @@ def test_two_runs_of_a_seed_have_the_same_history() -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 def test_a_thousand_seeds() -> None:
-    faults = {seed: check(play(seed, TORN if seed % 2 else CALM).but_after_cuts(UNAWARE_S)) for seed in range(1000)}
+    faults = {seed: check(play(seed, TORN if seed % 2 else CALM).but_at_cuts(UNAWARE_S)) for seed in range(1000)}
     assert {seed: found for seed, found in faults.items() if found} == {}
