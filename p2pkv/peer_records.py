@@ -25,6 +25,7 @@ from p2pkv.translation import (
     Translator,
     checked_key,
     checked_name,
+    checked_period,
     each,
     reached,
 )
@@ -102,8 +103,12 @@ class PeerRecords:
         after: str | None = None,
         reverse: bool = False,
         order: Order = "time",
+        since_s: float | None = None,
+        until_s: float | None = None,
     ) -> AsyncIterator[Record]:
         """The records of a key, oldest first, streamed; nothing where it has none.
+
+        `since_s` and `until_s`: only those put from then on, and before then, in seconds since the epoch.
 
         Ends normally only where nothing can be missing. Raises IncompleteError where too few replicas answer, after
         yielding what is certain.
@@ -113,8 +118,9 @@ class PeerRecords:
             for version in await self.node.records.read_name(key_bytes, checked_name(name)):
                 yield await self._translator.record(version)
             return
+        period = checked_period(since_s, until_s, order)
         versions = self.node.records.read(
-            key_bytes, order=order, prefix=prefix.encode(), after=after, limit=limit, reverse=reverse
+            key_bytes, order=order, prefix=prefix.encode(), after=after, limit=limit, reverse=reverse, period=period
         )
         async for version in versions:
             yield await self._translator.record(version)

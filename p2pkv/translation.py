@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 
 from p2pkv.core.drafts import Draft
-from p2pkv.core.records import Flag, Version, encode_cursor, version_token
+from p2pkv.core.records import ALWAYS, Flag, Period, Version, encode_cursor, version_token
 from p2pkv.errors import IncompleteError, InvalidError
 from p2pkv.files.concurrency import Offload, in_thread
 from p2pkv.files.ports import Chunks
 from p2pkv.files.values import load_value, reasons, store_value
 from p2pkv.limits import INLINE_BYTES_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_IN_MEMORY_BYTES_MAX
-from p2pkv.outcomes import Acks, FolderOutcome, PutOutcome, Record, TransferOutcome
+from p2pkv.outcomes import Acks, FolderOutcome, Order, PutOutcome, Record, TransferOutcome
 from p2pkv.swarm.replica import stock_bytes
 from p2pkv.units import Value, checked_value
 
@@ -85,6 +85,15 @@ def checked_key(key: Key) -> bytes:
     if key_bytes.startswith(INTERNAL_KEYS):
         raise InvalidError("keys that begin with \\0p2pkv/ hold files", "use the commands for files")
     return key_bytes
+
+
+def checked_period(since_s: float | None, until_s: float | None, order: Order) -> Period:
+    """A span of time that a user asks for. Raises InvalidError."""
+    if since_s is None and until_s is None:
+        return ALWAYS
+    if order != "time":
+        raise InvalidError("a span of time goes with the order of time", "leave order=name out")
+    return Period(since_s, until_s)
 
 
 def checked_name(name: str) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from datetime import datetime
 
 from p2pkv.errors import InvalidError
 
@@ -60,6 +61,18 @@ def parse_duration(text: str) -> float:
     if match is None or not text:
         raise InvalidError(f"not a duration: {text!r}", "write it like 90s, 10m, 2h30m or 1d")
     return float(sum(float(part) * scale for part, scale in zip(match.groups(), _SECONDS, strict=True) if part))
+
+
+def parse_time(text: str, now_s: float) -> float:
+    """Seconds since the epoch of an ISO 8601 date or time (local where it names no zone), or of a duration ago."""
+    try:
+        return datetime.fromisoformat(text.strip()).timestamp()
+    except (ValueError, OverflowError, OSError):
+        pass
+    try:
+        return now_s - parse_duration(text)
+    except InvalidError:
+        raise InvalidError(f"not a time: {text!r}", "write it like 2026-11-24, 2026-11-24T09:30 or 90m (ago)") from None
 
 
 def format_duration(seconds: float) -> str:

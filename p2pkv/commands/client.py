@@ -95,9 +95,12 @@ class Client:
         after: str | None = None,
         reverse: bool = False,
         order: Order = "time",
+        since_s: float | None = None,
+        until_s: float | None = None,
     ) -> Iterator[Record]:
         """The records of a key; nothing where it has none. Raises IncompleteError where the answer is incomplete."""
-        values = {"name": name, "prefix": prefix, "limit": limit, "after": after, "reverse": reverse, "order": order}
+        values: dict[str, str | int | float | None] = {"name": name, "prefix": prefix, "limit": limit, "after": after}
+        values |= {"reverse": reverse, "order": order, "since": since_s, "until": until_s}
         return self._records(f"/v1/keys/{segment(key)}{query(values)}")
 
     def stream(self, key: Key, record: Record) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from p2pkv.commands.options import KEY, NAME, command, option
+from p2pkv.commands.options import KEY, NAME, TIME, command, option
 from p2pkv.commands.session import Session
 from p2pkv.commands.text import write_line
 from p2pkv.errors import NotFoundError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _EXAMPLE = """p2pkv get sensor/7
 p2pkv get config/theme --name current
+p2pkv get sensor/7 --since 1h
 p2pkv get backup --limit 1 --raw > backup.bin"""
 
 
@@ -27,6 +28,10 @@ p2pkv get backup --limit 1 --raw > backup.bin"""
 @option("--prefix", default="", metavar="P", help="records whose name begins so")
 @option("--limit", type=click.IntRange(1), metavar="N", help="at most so many")
 @option("--after", metavar="CURSOR", help="only records behind this one (see --json)")
+@option(
+    "--since", "since_s", type=TIME, metavar="TIME", help="only those put from then on: 2026-11-24T09:30, or 90m ago"
+)
+@option("--until", "until_s", type=TIME, metavar="TIME", help="only records put before then")
 @option("--reverse", is_flag=True, help="newest first")
 @option("--raw", is_flag=True, help="bytes as they are: no newline added")
 def get(session: Session, key: bytes, raw: bool, **selection: Any) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,7 +20,7 @@ from p2pkv.commands.session import Session
 from p2pkv.errors import InvalidError
 from p2pkv.home import Home, default_folder
 from p2pkv.limits import KEY_BYTES_MAX, NAME_BYTES_MAX
-from p2pkv.units import parse_duration
+from p2pkv.units import parse_duration, parse_time
 
 Function = Callable[..., Any]
 Target = TypeVar("Target", bound=Function)
@@ -83,6 +84,7 @@ def _name(text: str) -> str:
 KEY = Parsed("key", _bytes_of("key", KEY_BYTES_MAX))
 DURATION = Parsed("duration", parse_duration)
 NAME = Parsed("name", _name)
+TIME = Parsed("time", lambda text: parse_time(text, time.time()))
 
 
 def option(*names: str, **attributes: Any) -> Decorator:

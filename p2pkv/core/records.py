@@ -16,7 +16,7 @@ import msgspec
 from blake3 import blake3
 
 from p2pkv import wire
-from p2pkv.core.clock import CLOCK_MAX, time_of
+from p2pkv.core.clock import CLOCK_MAX, clock_of, time_of
 from p2pkv.errors import InvalidError, RemoteError
 from p2pkv.ids import PUBLIC_KEY_BYTES
 from p2pkv.limits import (
@@ -93,6 +93,34 @@ class Cursor(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False)
     owner: bytes = b""
 
 
+class Period(msgspec.Struct, frozen=True):
+    """A span of time: from `since_s` on and before `until_s`, in seconds since the epoch; None: no bound."""
+
+    since_s: float | None = None
+    until_s: float | None = None
+
+    def begin(self, after: Cursor | None, *, reverse: bool) -> Cursor | None:
+        """Where to begin to read in time order, so that nothing is read that lies before the period."""
+        bound_s = self.until_s if reverse else self.since_s
+        if bound_s is None:
+            return after
+        edge = Cursor(_clock_at(bound_s), b"") if reverse else Cursor(_clock_at(bound_s) - 1, _LAST_NAME)
+        return edge if after is None else (min(after, edge) if reverse else max(after, edge))
+
+    def ended(self, version: Version, *, reverse: bool) -> bool:
+        """Does the version lie behind the period, in the direction of reading?"""
+        if reverse:
+            return self.since_s is not None and version.clock < _clock_at(self.since_s)
+        return self.until_s is not None and version.clock >= _clock_at(self.until_s)
+
+
+def _clock_at(time_s: float) -> int:
+    """The first clock value of a moment; of one that no clock reaches, the nearest that is."""
+    return clock_of(min(max(time_s, 0.0), time_of(CLOCK_MAX)))
+
+
+ALWAYS = Period()
+_LAST_NAME = b"\xff" * NAME_BYTES_MAX
 _encoder = msgspec.msgpack.Encoder()
 _cursor_decoder = msgspec.msgpack.Decoder(Cursor)
 

@@ -84,6 +84,8 @@ class PeerLike(Protocol):
         after: str | None = None,
         reverse: bool = False,
         order: Order = "time",
+        since_s: float | None = None,
+        until_s: float | None = None,
     ) -> AsyncIterator[Record]: ...
 
     def stream(self, key: Key, record: Record) -> AsyncIterator[bytes]: ...

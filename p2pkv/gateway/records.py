@@ -29,6 +29,8 @@ async def get_records(call: Call) -> web.StreamResponse:
         after=values["after"] or None,
         reverse=values["reverse"],
         order=values["order"] or "time",
+        since_s=values["since"],
+        until_s=values["until"],
     )
     return await lines_answer(call, records, shapes.record_line)
 
@@ -142,6 +144,8 @@ _GET = (
     _AFTER,
     Param("reverse", "flag", "newest first"),
     Param("order", "order", "by time or by name"),
+    Param("since", "seconds", "only records put from then on, in seconds since 1970"),
+    Param("until", "seconds", "only records put before then"),
 )
 _GET_ONE = (
     Param("raw", "flag", "the value's bytes"),

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from p2pkv.core.pages import PageTree
-from p2pkv.core.records import Cursor, Version
+from p2pkv.core.records import ALWAYS, Cursor, Period, Version
 from p2pkv.outcomes import Order
 from p2pkv.swarm.counting import Count
 from p2pkv.swarm.environment import Environment
@@ -43,17 +43,24 @@ class Reader:
         after: Cursor | None = None,
         reverse: bool = False,
         limit: int | None = None,
+        period: Period = ALWAYS,
     ) -> AsyncGenerator[Version, None]:
-        """Live versions of a key in order, every owner's. Raises IncompleteError, UnreachableError."""
+        """Live versions of a key in order, every owner's. Raises IncompleteError, UnreachableError.
+
+        A `period` goes with the order of time: nothing outside it is read from the first record on.
+        """
         if limit is not None and limit <= 0:
             return
         query = Query(key, order, prefix, reverse)
         tree = self._tree_of(key)
         reading = KeyReading(self._sources, self.mender, self._names, tree, query, limit=limit)
         left = limit
-        async with aclosing(reading.runs(after)) as runs:
+        begin = period.begin(after, reverse=reverse)
+        async with aclosing(reading.runs(begin)) as runs:
             async for versions in runs:
                 for version in versions:
+                    if period.ended(version, reverse=reverse):
+                        return
                     if not self._alive(version):
                         continue
                     yield version

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 
 from p2pkv.core.drafts import Draft
-from p2pkv.core.records import Flag, Version, decode_cursor, version_token
+from p2pkv.core.records import ALWAYS, Flag, Period, Version, decode_cursor, version_token
 from p2pkv.errors import RefusedError
 from p2pkv.outcomes import Acks, Order, PutOutcome
 from p2pkv.swarm.agreement import Agreement
@@ -50,10 +50,13 @@ class RecordSwarm:
         after: str | None = None,
         limit: int | None = None,
         reverse: bool = False,
+        period: Period = ALWAYS,
     ) -> AsyncIterator[Version]:
         """Live versions in order. Raises IncompleteError where some may be missing."""
         cursor = decode_cursor(after) if after else None
-        return self.reader.read(key, order=order, prefix=prefix, after=cursor, limit=limit, reverse=reverse)
+        return self.reader.read(
+            key, order=order, prefix=prefix, after=cursor, limit=limit, reverse=reverse, period=period
+        )
 
     async def read_name(self, key: bytes, name: bytes) -> list[Version]:
         return await self.reader.read_name(key, name)

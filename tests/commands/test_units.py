@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pkv.errors import InvalidError
-from p2pkv.units import format_address, format_duration, format_size, parse_address, parse_duration, parse_size
+from p2pkv.units import (
+    format_address,
+    format_duration,
+    format_size,
+    parse_address,
+    parse_duration,
+    parse_size,
+    parse_time,
+)
 
 
 @pytest.mark.parametrize(
@@ -90,3 +100,21 @@ def test_any_text_is_read_or_refused(text: str) -> None:
             parse(text)
         except InvalidError as error:
             assert error.mend
+
+
+@pytest.mark.parametrize(
+    ("text", "time_s"),
+    [("1970-01-02T00:00:00+00:00", 86_400), ("1970-01-01T01:00:00Z", 3600), ("10m", 1_000_000 - 600), ("0", 1_000_000)],
+)
+def test_times(text: str, time_s: float) -> None:
+    assert parse_time(text, 1_000_000) == time_s
+
+
+def test_a_date_without_a_zone_is_local() -> None:
+    assert parse_time("2026-11-24", 0) == datetime(2026, 11, 24).astimezone().timestamp()
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "-5m"])
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(InvalidError):
+        parse_time(text, 0)

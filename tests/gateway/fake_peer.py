@@ -80,8 +80,21 @@ class FakePeer:
         async for value in values:
             yield self._store(raw(key), None, value)
 
-    async def get(self, key, *, name=None, prefix="", limit=None, after=None, reverse=False, order="time"):
+    async def get(
+        self,
+        key,
+        *,
+        name=None,
+        prefix="",
+        limit=None,
+        after=None,
+        reverse=False,
+        order="time",
+        since_s=None,
+        until_s=None,
+    ):
         found = [r for r in self.records.get(raw(key), []) if r.name.startswith(prefix) and name in (None, r.name)]
+        found = [r for r in found if (since_s or 0) <= r.time and (until_s is None or r.time < until_s)]
         found.sort(key=lambda r: r.time if order == "time" else r.name, reverse=reverse)
         if after is not None:
             found = found[[r.cursor for r in found].index(after) + 1 :]

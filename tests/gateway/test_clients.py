@@ -59,6 +59,8 @@ async def test_records_round_trip(client, key):
     assert [record.value for record in records] == [b"\x00\xff", b"text"]
     assert [r.value for r in await client.all("get", key, after=records[0].cursor)] == [b"text"]
     assert [r.value for r in await client.all("get", key, limit=1, reverse=True)] == [b"text"]
+    assert await client.all("get", key, since_s=0, until_s=records[1].time + 1) == records
+    assert await client.all("get", key, until_s=records[0].time) == []
     assert [r.value for r in await client.all("get", key, name="a/b ?%")] == [b"text"]
     assert b"".join(await client.all("stream", key, records[1])) == b"text"
     assert await client.call("count", key) == 2

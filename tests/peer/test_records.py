@@ -56,6 +56,24 @@ async def test_a_cursor_resumes_behind_its_record(small: Swarm) -> None:
     assert [record.value for record in first] + rest == expected
 
 
+async def test_a_span_of_time_begins_at_once_and_ends_before_its_end(small: Swarm) -> None:
+    for value in (b"0", b"1", b"2", b"3"):
+        await small.peers[0].put("k", value)
+        await asyncio.sleep(0.002)  # clocks count milliseconds
+    times = [record.time async for record in small.peers[4].get("k")]
+    assert await values(small.peers[4], "k", since_s=times[1]) == [b"1", b"2", b"3"]
+    assert await values(small.peers[4], "k", until_s=times[1]) == [b"0"]
+    assert await values(small.peers[4], "k", since_s=times[1], until_s=times[3]) == [b"1", b"2"]
+    assert await values(small.peers[4], "k", since_s=times[1], until_s=times[3], reverse=True) == [b"2", b"1"]
+    assert await values(small.peers[4], "k", since_s=times[0], until_s=times[3], limit=1, reverse=True) == [b"2"]
+    assert await values(small.peers[4], "k", since_s=0, until_s=1e12) == [b"0", b"1", b"2", b"3"]
+    assert await values(small.peers[4], "k", since_s=1e12) == []
+    first = [record.cursor async for record in small.peers[4].get("k", limit=1)]
+    assert await values(small.peers[4], "k", after=first[0], since_s=times[0], until_s=times[2]) == [b"1"]
+    with pytest.raises(InvalidError):
+        await values(small.peers[4], "k", since_s=times[0], order="name")
+
+
 async def test_a_named_record_is_replaced_and_moves_to_the_end(small: Swarm) -> None:
     await small.peers[0].put("k", b"a1", name="a")
     await small.peers[1].put("k", b"b1", name="b")
