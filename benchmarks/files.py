@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import multiprocessing
 import os
 import resource
+import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 120.0
 PIECE_BYTES = 1 << 20
 MACHINE_BYTES_MAX = 256 << 20
+UDP_SEGMENT, UDP_GRO = 103, 104  # of Linux; the socket module names them only later
 
 
 def hash_of(path: Path) -> str:
@@ -171,7 +174,50 @@ def machine(folder: Path, size: int) -> dict[str, float]:
         os.fsync(file.fileno())
     disk_s = time.perf_counter() - began_s
     (folder / "raw").unlink()
-    return {"blake3": size / hashing_s / 1e6, "disk_fsync": size / disk_s / 1e6}
+    return {
+        "blake3": size / hashing_s / 1e6,
+        "disk_fsync": size / disk_s / 1e6,
+        "udp": raw_udp(1200),
+        "udp_mtu": raw_udp(9000),
+    }
+
+
+def raw_udp(packet_bytes: int, seconds: float = 1.0) -> float:
+    """MB/s that arrive over loopback in packets of this size, from a process that does nothing but send to one that
+    does nothing but take them in; many to a call where the system can."""
+    udp = (socket.AF_INET, socket.SOCK_DGRAM)
+    with socket.socket(*udp) as taker, socket.socket(*udp) as sender:
+        taker.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+        taker.bind(("127.0.0.1", 0))
+        taker.settimeout(1.0)
+        burst = (60_000 // packet_bytes) * packet_bytes
+        try:
+            sender.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, packet_bytes)
+            taker.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+        except OSError:
+            burst = packet_bytes
+        sender.connect(taker.getsockname())
+        child = multiprocessing.get_context("fork").Process(target=_flood, args=(sender, bytes(burst)), daemon=True)
+        child.start()
+        try:
+            return _drain(taker, seconds)
+        finally:
+            child.kill()
+            child.join()
+
+
+def _flood(sender: socket.socket, burst: bytes) -> None:
+    while True:
+        sender.send(burst)
+
+
+def _drain(taker: socket.socket, seconds: float) -> float:
+    buffer = bytearray(1 << 16)
+    taken = taker.recv_into(buffer) * 0  # from the first packet on
+    began_s = time.perf_counter()
+    while (elapsed_s := time.perf_counter() - began_s) < seconds:
+        taken += taker.recv_into(buffer)
+    return taken / elapsed_s / 1e6
 
 
 # --- the runs ---
@@ -237,7 +283,10 @@ def report(systems: list[str], size: int, runs: int, folder: Path) -> None:
         for _ in range(runs):
             for system in systems:
                 results[system].append(measure(system, source))
-    print(f"machine: BLAKE3 {limits['blake3']:.0f} MB/s, disk with fsync {limits['disk_fsync']:.0f} MB/s")
+    print(
+        f"machine: BLAKE3 {limits['blake3']:.0f} MB/s, disk with fsync {limits['disk_fsync']:.0f} MB/s, "
+        f"raw UDP {limits['udp']:.0f} MB/s in packets of 1,200 bytes, {limits['udp_mtu']:.0f} of 9,000"
+    )
     for system, rows in results.items():
         fetch = [size / row["fetch_s"] / 1e6 for row in rows]
         both = [size / (row["publish_s"] + row["fetch_s"]) / 1e6 for row in rows]
