@@ -155,6 +155,7 @@ INVENTORY_STEP_PAGES = 500  # pages read in one step while the inventory is take
 INVENTORY_DUTY = 0.25  # part of the time that taking the inventory may use
 INVENTORY_FOLLOW_DUTY = 0.25  # the same of following changes; at 0.1 a newcomer waits four times as long for its share
 CHUNK_SETTLE_S = 10.0  # so long upkeep leaves a chunk that has just come to whoever puts it
+INVENTORY_LAG_S_MAX = 10.0  # while changes go on without a pause, changed cells are read anew this often
 INVENTORY_REFRESH_PAUSE_S = 0.5  # before changed cells are read anew: many changes at once are one
 UPKEEP_FIRST_S = 1.0  # from the start to the first round
 UPKEEP_SOON_S = 2.0  # from a change among the neighbours to the next round

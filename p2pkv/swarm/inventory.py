@@ -24,6 +24,7 @@ from p2pkv.limits import (
     CHUNK_SETTLE_S,
     INVENTORY_DUTY,
     INVENTORY_FOLLOW_DUTY,
+    INVENTORY_LAG_S_MAX,
     INVENTORY_REFRESH_PAUSE_S,
     INVENTORY_STEP_PAGES,
 )
@@ -227,8 +228,7 @@ class StoreInventory:
         while not self._retake:
             if not self._arriving:
                 await self._news.wait()
-            await asyncio.sleep(INVENTORY_REFRESH_PAUSE_S)
-            self._news.clear()
+            await self._lull()
             self._settle(CHUNK_SETTLE_S)
             await self._refresh(self.records)
             await self._refresh(self.chunks)
@@ -240,6 +240,17 @@ class StoreInventory:
         for cell in due:
             del self._arriving[cell]
         self.chunks.changed.update(due)
+
+    async def _lull(self) -> None:
+        """Until nothing has changed for a moment, or for long enough: a page that is written to is not read for each
+        record anew."""
+        loop = asyncio.get_running_loop()
+        latest_s = loop.time() + INVENTORY_LAG_S_MAX
+        while True:
+            self._news.clear()
+            await asyncio.sleep(INVENTORY_REFRESH_PAUSE_S)
+            if not self._news.is_set() or loop.time() >= latest_s:
+                return
 
     async def _refresh(self, ledger: Ledger) -> None:
         cells = sorted(ledger.changed)
