@@ -33,10 +33,12 @@ class Upkeep:
         self._packs = packs
         self._busy = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+        self._asked_again = False  # chunks were deleted since the running rewriting looked
 
     # --- compaction ---
     def nudge(self) -> None:
         """Chunks were deleted: look, some time soon, whether a pack is worth rewriting."""
+        self._asked_again = True
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._compact_quietly())
 
@@ -48,7 +50,9 @@ class Upkeep:
 
     async def _compact_quietly(self) -> None:
         try:
-            await self.compact()
+            while self._asked_again:
+                self._asked_again = False
+                await self.compact()
         except (StoreFailedError, QuotaExceededError) as error:
             _log.warning("packs could not be rewritten: %s", error)
 

@@ -16,7 +16,7 @@ from p2pkv.errors import P2pkvError
 from p2pkv.ids import chunk_id_of, place_of_key
 from p2pkv.storage import disk_cache, disk_reads
 from p2pkv.storage.disk import DiskStore
-from p2pkv.storage.disk_writer import IndexChunk, Work
+from p2pkv.storage.disk_writer import IndexChunk, RetirePack, Work
 from p2pkv.storage.interface import (
     PutRegister,
     RangeQuery,
@@ -91,7 +91,6 @@ async def test_another_process_is_named(tmp_path: Path) -> None:
     code = f"""
 import asyncio, pathlib, sys
 from p2pkv.storage.disk import DiskStore
-from p2pkv.storage.disk_writer import IndexChunk, Work
 async def main():
     await DiskStore(pathlib.Path({str(tmp_path)!r}), float).open()
     print("open", flush=True)
@@ -209,6 +208,34 @@ async def test_deletes_alone_get_packs_rewritten(tmp_path: Path) -> None:
         while len(packs(tmp_path)) > 2:
             await asyncio.sleep(0.01)
     assert before >= 4
+    assert await store.get_chunk(ids[-1]) is not None
+    await store.close()
+
+
+async def test_chunks_deleted_during_a_rewriting_get_their_packs_rewritten_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make(tmp_path, pack_bytes_max=20_000)
+    await store.open()
+    ids = [await put_chunk(store, random.Random(i).randbytes(5000)) for i in range(20)]
+    write, rewriting, late = store.write, asyncio.Event(), asyncio.Event()
+
+    async def write_when_told(work: Work, weight: int = 1) -> object:
+        if isinstance(work, RetirePack) and not late.is_set():
+            rewriting.set()  # it has looked which packs are worth it
+            await late.wait()
+        return await write(work, weight)
+
+    monkeypatch.setattr(store, "write", write_when_told)
+    for chunk_id in ids[:4]:
+        await store.delete_chunk(chunk_id)
+    async with asyncio.timeout(20):
+        await rewriting.wait()
+        for chunk_id in ids[4:-1]:
+            await store.delete_chunk(chunk_id)
+        late.set()
+        while len(packs(tmp_path)) > 2:
+            await asyncio.sleep(0.01)
     assert await store.get_chunk(ids[-1]) is not None
     await store.close()
 
