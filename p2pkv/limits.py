@@ -27,6 +27,8 @@ CHUNK_BYTES_MAX = MIB  # plain bytes of one chunk
 CHUNK_OVERHEAD_BYTES_MAX = 64  # codec byte, AEAD tag and nonce
 STORED_CHUNK_BYTES_MAX = CHUNK_BYTES_MAX + CHUNK_OVERHEAD_BYTES_MAX
 CHUNK_LIST_LEVELS_MAX = 4  # 25 entries in a record, then about 25,000 a level: far beyond any disk
+SHARDS_MAX = 32  # of one chunk: ISA-L's own bound
+SHARD_SALTS = 256  # one byte
 VALUE_IN_MEMORY_BYTES_MAX = 8 * MIB  # `Record.value` holds values up to this; longer ones are streamed
 
 # --- RPC ---

@@ -1,11 +1,13 @@
 """Cutting content into chunks, and the bytes of one chunk.
 
-A stored chunk is one codec byte and a payload; its id is the BLAKE3-256 hash of both together.
+A stored chunk is one codec byte and a payload; its id is the BLAKE3-256 hash of both together (p2pkv/ids.py says what
+differs for 4 and 5).
 
     0  raw            payload = plain bytes
     1  zstd           payload = one zstd frame, window at most 1 MiB
     2  sealed raw     payload = sealed plain bytes   (core/sealing.py)
     3  sealed zstd    payload = sealed zstd frame
+    4  stripe, 5 shard: of an erasure-coded chunk   (core/erasure.py)
 
 Plain bytes are 1 to CHUNK_BYTES_MAX. The reader knows from the chunk list how many to expect, and never
 decompresses beyond that. Owns no list of chunks (core/manifest.py) and does no IO.
