@@ -174,6 +174,7 @@ class Client:
         *,
         to: str = "",
         replicas: int | None = None,
+        erasure: str | None = None,
         encrypt: bool = False,
         once: bool = False,
         acks: Acks = "quorum",
@@ -181,9 +182,15 @@ class Client:
     ) -> TransferOutcome:
         """Store a file, a whole folder or a stream (which needs `name`). Raises where anything of it did not arrive."""
         if isinstance(source, Path | str):
-            asked = shapes.UploadRequest(_absolute(source), name, to, replicas, encrypt, once, acks)
+            asked = shapes.UploadRequest(_absolute(source), name, to, replicas, encrypt, once, acks, erasure)
             return await self._transfer("/v1/local/upload", asked, progress)
-        values: dict[str, Value] = {"replicas": replicas, "encrypt": encrypt, "once": once, "acks": acks}
+        values: dict[str, Value] = {
+            "replicas": replicas,
+            "erasure": erasure,
+            "encrypt": encrypt,
+            "once": once,
+            "acks": acks,
+        }
         full = stream_name(name, to)
         return await self._json(
             "PUT", file_target(full) + query(values), TransferOutcome, _counted(source, full, progress)

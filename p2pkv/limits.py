@@ -29,6 +29,8 @@ STORED_CHUNK_BYTES_MAX = CHUNK_BYTES_MAX + CHUNK_OVERHEAD_BYTES_MAX
 CHUNK_LIST_LEVELS_MAX = 4  # 25 entries in a record, then about 25,000 a level: far beyond any disk
 SHARDS_MAX = 32  # of one chunk: ISA-L's own bound
 SHARD_SALTS = 256  # one byte
+ASSUMED_LIFE_S = 90 * 86_400.0  # of a peer, until it goes for good: for the loss that an upload expects
+ASSUMED_REPAIR_S = 3600.0  # from there until what it held is rebuilt
 VALUE_IN_MEMORY_BYTES_MAX = 8 * MIB  # `Record.value` holds values up to this; longer ones are streamed
 
 # --- RPC ---

@@ -63,6 +63,7 @@ class FileInfo(msgspec.Struct, frozen=True):
     encrypted: bool = False
     target: str = ""  # of a symbolic link
     replicas: int = 0  # wanted of each of its chunks
+    erasure: str = ""  # the erasure code of its chunks, as "10/14"
 
 
 class ReplicaInfo(msgspec.Struct, frozen=True):
@@ -84,13 +85,18 @@ class FileStat(msgspec.Struct, frozen=True):
 
     @property
     def healthy(self) -> bool:
-        return all(sum(r.holds for r in c.replicas) >= min(self.replicas_wanted, len(c.replicas)) for c in self.chunks)
+        return all(
+            sum(replica.holds for replica in chunk.replicas)
+            >= min(chunk.wanted or self.replicas_wanted, len(chunk.replicas))
+            for chunk in self.chunks
+        )
 
 
 class ChunkStat(msgspec.Struct, frozen=True):
     id: str
     size: int
-    replicas: list[ReplicaInfo]
+    replicas: list[ReplicaInfo]  # of those that should hold it
+    wanted: int = 0  # of a shard, one; 0: as many as of the file's other chunks
 
 
 class TransferOutcome(msgspec.Struct, frozen=True):
@@ -107,6 +113,8 @@ class TransferOutcome(msgspec.Struct, frozen=True):
     files: int = 1
     folders: int = 0
     links: int = 0
+    erasure: str = ""  # uploads: the erasure code, as "10/14"
+    loss_per_year: float = 0.0  # uploads with one: the probability that a part of it is lost within a year
 
     def __str__(self) -> str:
         return self.link
@@ -136,6 +144,8 @@ class FolderOutcome(msgspec.Struct, frozen=True):
     failures: list[FileFailure] = []  # the first FAILURES_REPORTED_MAX
     replicas: int = 0  # the least number of replicas that any part reached; 0 where it does not apply
     link: str = ""
+    erasure: str = ""  # as of a single file's upload
+    loss_per_year: float = 0.0
 
 
 class TransferProgress(msgspec.Struct, frozen=True):

@@ -34,19 +34,31 @@ class PeerFiles:
         *,
         to: str = "",
         replicas: int | None = None,
+        erasure: str | None = None,
         encrypt: bool = False,
         once: bool = False,
         acks: Acks = "quorum",
         progress: Progress | None = None,
     ) -> TransferOutcome:
-        """Store a file, a whole folder or a stream. Raises where anything of it did not reach its replicas."""
+        """Store a file, a whole folder or a stream. Raises where anything of it did not reach its replicas.
+
+        `erasure` "K/N": cut every chunk into N shards, each on another peer, of which any K bring it back.
+        """
         origin = Path(source) if isinstance(source, str) else source
         folder = isinstance(origin, Path) and origin.is_dir() and not origin.is_symlink()
         call = self._upload_folder if folder else self.files.upload
         label = name if name is not None else str(getattr(origin, "name", ""))
         with self._events.transfer("upload", f"{to.rstrip('/')}/{label}".lstrip("/")):
             outcome: TransferOutcome = await call(
-                origin, name, to=to, replicas=replicas, encrypt=encrypt, once=once, acks=acks, progress=progress
+                origin,
+                name,
+                to=to,
+                replicas=replicas,
+                erasure=erasure,
+                encrypt=encrypt,
+                once=once,
+                acks=acks,
+                progress=progress,
             )
         self._events.done("upload", outcome)
         return outcome

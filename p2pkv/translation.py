@@ -141,6 +141,8 @@ def as_transfer(outcome: FolderOutcome, done: str) -> TransferOutcome:
         files=outcome.files,
         folders=outcome.folders,
         links=outcome.links,
+        erasure=outcome.erasure,
+        loss_per_year=outcome.loss_per_year,
     )
 
 

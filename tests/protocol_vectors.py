@@ -17,6 +17,7 @@ from p2pkv import messages as m
 from p2pkv import wire
 from p2pkv.core.batches import Batch, root_text
 from p2pkv.core.consensus import AcceptorState
+from p2pkv.core.erasure import Code, code_chunk
 from p2pkv.core.manifest import ChunkList, ChunkRef, FileMeta, Kind
 from p2pkv.core.pages import path_of, place_of_page, place_of_register, split_marker
 from p2pkv.core.records import Cursor, Flag, Version, content_hash, encode_cursor, rank, signed_bytes, version_token
@@ -395,6 +396,18 @@ def _manifests() -> dict[str, Any]:
     }
 
 
+def _erasure() -> dict[str, Any]:
+    stored = b"\x00" + b"forty-two plain bytes, in five shards of any three"[:42]
+    shards = code_chunk(stored, Code(3, 5))
+    salts = [0, 1, 2, 3, 255]
+    stripe = shards.stripe(salts)
+    return {
+        "stored_chunk": stored.hex(),
+        "stripe": {"encoded": stripe.encode().hex(), "id": chunk_id_of(stripe.encode()).hex(), "fields": shown(stripe)},
+        "shards": [shards.stored(index, salt).hex() for index, salt in enumerate(salts)],
+    }
+
+
 def build(files: dict[str, Any]) -> dict[str, Any]:
     """All of `docs/vectors.json`; `files` is its section that stays as it is."""
     return {
@@ -404,6 +417,7 @@ def build(files: dict[str, Any]) -> dict[str, Any]:
         "messages": _shown_messages(),
         "records": _records(),
         "manifests": _manifests(),
+        "erasure": _erasure(),
         "files": files,
     }
 

@@ -20,6 +20,7 @@ from p2pkv import limits, messages, wire
 from p2pkv.core.batches import ROOT_CONTEXT
 from p2pkv.core.chunking import SEALED_ZSTD, decode_list_chunk
 from p2pkv.core.consensus import AcceptorState
+from p2pkv.core.erasure import Stripe, assemble, decode_stripe
 from p2pkv.core.manifest import ChunkList, ChunkRef, FileMeta, decode_list, decode_meta
 from p2pkv.core.pages import path_of, place_of_page, place_of_register
 from p2pkv.core.records import (
@@ -35,7 +36,7 @@ from p2pkv.core.records import (
 )
 from p2pkv.core.replication import digest_of
 from p2pkv.errors import ERROR_CODES, RemoteError
-from p2pkv.ids import ChunkID, PublicKey, chunk_id_of, node_id_of, place_of_chunk, place_of_key
+from p2pkv.ids import SHARD, STRIPE, ChunkID, PublicKey, chunk_id_of, node_id_of, place_of_chunk, place_of_key
 from p2pkv.limits import CHUNK_BYTES_MAX
 from p2pkv.swarm.identity import Identity, verify
 from p2pkv.swarm.rpc import STOCK_ARGS
@@ -219,6 +220,17 @@ def test_file_metas() -> None:
         assert meta.encode().hex() == vector["encoded"]
 
 
+@pytest.mark.parametrize("some", [(0, 1, 2), (0, 3, 4), (2, 3, 4)])
+def test_a_stripe_and_some_of_its_shards_are_the_chunk(some: tuple[int, ...]) -> None:
+    vector = VECTORS["erasure"]
+    encoded, shards = bytes.fromhex(vector["stripe"]["encoded"]), list(map(bytes.fromhex, vector["shards"]))
+    stripe = decode_stripe(encoded)
+    assert protocol_vectors.shown(stripe) == vector["stripe"]["fields"]
+    assert chunk_id_of(encoded).hex() == vector["stripe"]["id"]
+    assert [chunk_id_of(shard) for shard in shards] == stripe.shards
+    assert bytes(assemble(stripe, {index: shards[index] for index in some})).hex() == vector["stored_chunk"]
+
+
 def test_a_version_told_apart_by_its_content_alone() -> None:
     version = _version(VERSIONS["plain"]["encoded"])
     assert content_hash(msgspec.structs.replace(version, signature=bytes(64))) == content_hash(version)
@@ -258,7 +270,7 @@ def _values_told(*head: str) -> dict[str, str]:
 def _structs() -> dict[str, tuple[str, ...]]:
     spoken = [v for v in vars(messages).values() if isinstance(v, type) and issubclass(v, messages.Message)]
     others: list[type[Struct]] = [wire.Extension, wire.Fault, wire.PingArgs, wire.FindArgs, wire.StoreArgs]
-    stored: list[type[Struct]] = [Version, Cursor, ChunkList, ChunkRef, FileMeta]
+    stored: list[type[Struct]] = [Version, Cursor, ChunkList, ChunkRef, FileMeta, Stripe]
     fields = {struct.__name__: struct.__struct_fields__ for struct in [*spoken, *others, *stored]}
     return {name: told for name, told in fields.items() if told} | {"NodeTuple": wire.NodeTuple._fields}
 
@@ -305,4 +317,4 @@ def test_the_document_tells_the_constants_as_they_are() -> None:
     heads = _values_told("first byte", "is")
     kinds = {f"0x{kind:02X}" for kind in (wire.REQUEST, wire.REPLY, wire.ERROR, wire.SEALED)}
     assert kinds <= set(heads) and f"0x{wire.BULK_MIN:02X} and above" in heads
-    assert _values_told("codec", "payload").keys() == {str(codec) for codec in range(SEALED_ZSTD + 1)}
+    assert _values_told("codec", "payload").keys() == {str(codec) for codec in [*range(SEALED_ZSTD + 1), STRIPE, SHARD]}

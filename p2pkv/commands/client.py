@@ -135,6 +135,7 @@ class Client:
         *,
         to: str = "",
         replicas: int | None = None,
+        erasure: str | None = None,
         encrypt: bool = False,
         once: bool = False,
         acks: Acks = "quorum",
@@ -143,9 +144,15 @@ class Client:
         """Store a file or a whole folder, or a stream of bytes (which needs `name` and reports no progress)."""
         if isinstance(source, Path):
             path = str(source.absolute())
-            asked = shapes.UploadRequest(path, name, to, replicas, encrypt, once, acks)
+            asked = shapes.UploadRequest(path, name, to, replicas, encrypt, once, acks, erasure)
             return self._transfer("/v1/local/upload", asked, progress)
-        values: dict[str, Value] = {"replicas": replicas, "encrypt": encrypt, "once": once, "acks": acks}
+        values: dict[str, Value] = {
+            "replicas": replicas,
+            "erasure": erasure,
+            "encrypt": encrypt,
+            "once": once,
+            "acks": acks,
+        }
         return self._json("PUT", file_target(stream_name(name, to)) + query(values), TransferOutcome, source)
 
     def download(

@@ -49,6 +49,6 @@ def _name(info: FileInfo) -> str:
 def _long(info: FileInfo, human: bool) -> str:
     mode = stat.filemode(_KINDS[info.kind] | info.mode)
     size = format_size(info.size) if human else str(info.size)
-    replicas = str(info.replicas or "-")
+    replicas = info.erasure or str(info.replicas or "-")
     target = f" -> {one_line(info.target)}" if info.kind == "link" else ""
-    return f"{mode} {replicas:>3} {size:>12} {local_time(info.mtime)} {_name(info)}{target}"
+    return f"{mode} {replicas:>5} {size:>12} {local_time(info.mtime)} {_name(info)}{target}"

@@ -48,6 +48,7 @@ def _facts(found: FileStat) -> list[tuple[str, str]]:
         ("author", info.author or "-"),
         ("link", found.link),
         ("chunks", str(len(found.chunks))),
+        ("erasure", info.erasure or "-"),
         ("replicas", _replicas(found)),
         ("health", "good" if found.healthy else "some chunks lack replicas; `p2pkv repair` brings them back"),
     ]
@@ -55,15 +56,15 @@ def _facts(found: FileStat) -> list[tuple[str, str]]:
 
 def _replicas(found: FileStat) -> str:
     """A swarm smaller than what is wanted cannot hold more than one on each peer."""
-    if not found.chunks:
+    whole = [chunk for chunk in found.chunks if not chunk.wanted]
+    if not whole:
         return "-"
-    asked = min(len(chunk.replicas) for chunk in found.chunks)
+    asked = min(len(chunk.replicas) for chunk in whole)
     few = f" ({found.replicas_wanted} wanted, the swarm has {asked} peers)" if asked < found.replicas_wanted else ""
-    return f"{_least(found)} of {min(asked, found.replicas_wanted)} at least for every chunk{few}"
-
-
-def _least(found: FileStat) -> int:
-    return min((sum(replica.holds for replica in chunk.replicas) for chunk in found.chunks), default=0)
+    least = min(sum(replica.holds for replica in chunk.replicas) for chunk in whole)
+    told = f"{least} of {min(asked, found.replicas_wanted)} at least for every chunk{few}"
+    shards = [any(replica.holds for replica in chunk.replicas) for chunk in found.chunks if chunk.wanted]
+    return f"{told}, {sum(shards)} of {len(shards)} shards" if shards else told
 
 
 def _print_chunks(session: Session, found: FileStat) -> None:

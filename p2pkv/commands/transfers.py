@@ -17,6 +17,15 @@ def print_outcome(session: Session, outcome: TransferOutcome, verb: str, *, show
     elif show_link and outcome.link:
         click.echo(outcome.link)
     session.say(f"{verb} {one_line(outcome.name)}: {_summary(outcome)}")
+    if outcome.erasure:
+        session.say(
+            f"erasure code {outcome.erasure}: expected to be lost within a year with probability "
+            f"{_probability(outcome.loss_per_year)} (docs/durability.md says under which assumptions)"
+        )
+
+
+def _probability(value: float) -> str:
+    return f"{value:.1e}" if value >= 1e-15 else "below 1e-15"
 
 
 def _summary(outcome: TransferOutcome) -> str:

@@ -30,6 +30,7 @@ tar c project | p2pkv upload - --as backups/project.tar --encrypt"""
 @option("--as", "name", metavar="NAME", help="full name in the swarm (with one PATH)")
 @option("--to", default="", metavar="FOLDER", help="folder of the swarm to store them in")
 @setting("replicas")
+@option("--erasure", metavar="K/N", help="keep each chunk as N shards on N peers; any K of them bring it back")
 @setting("encrypt")
 @option("--once", is_flag=True, help="refuse where the name exists")
 @setting("acks")

@@ -4,7 +4,8 @@ A chunk list is msgpack `[level, [[chunk id, bytes], ...], total bytes]`. On lev
 its plain bytes. On level n an entry is a chunk that holds an encoded list of level n-1, and `bytes` is that
 list's total. A record's body (flag CHUNKED) is a list of at most BODY_BYTES_MAX; what does not fit goes up a level.
 
-A file's meta is msgpack `[kind, mtime ns, mode, hash, replicas, chunks, salt]`; unknown fields behind it are ignored.
+A file's meta is msgpack `[kind, mtime ns, mode, hash, replicas, chunks, salt]`, and behind them `[K, N]` where the
+chunks of content in the list are stripes (core/erasure.py); unknown fields behind it are ignored.
 The content of a file record is the file's; of a symbolic link, its target in UTF-8; of a folder, nothing.
 
 Whatever a stranger wrote either parses within the limits or raises RemoteError("malformed"), never anything else.
@@ -20,6 +21,7 @@ from typing import Annotated
 
 import msgspec
 
+from p2pkv.core.erasure import Code
 from p2pkv.core.records import SIZE_BYTES_MAX
 from p2pkv.core.sealing import SALT_BYTES
 from p2pkv.errors import RemoteError
@@ -98,9 +100,11 @@ class FileMeta(msgspec.Struct, array_like=True, frozen=True):
     replicas: Annotated[int, msgspec.Meta(ge=0, le=K_MAX)] = 0  # wanted; 0: as many as the swarm keeps
     chunks: Annotated[int, msgspec.Meta(ge=0, le=SIZE_BYTES_MAX)] = 0  # of content
     salt: Annotated[bytes, msgspec.Meta(max_length=SALT_BYTES)] = b""  # of sealed content (core/sealing.py)
+    code: Code | None = None  # of its chunks
 
     def encode(self) -> bytes:
-        encoded = _encoder.encode(self)
+        fields = msgspec.structs.astuple(self)
+        encoded = _encoder.encode(fields if self.code else fields[:-1])
         assert len(encoded) <= META_BYTES_MAX
         return encoded
 
@@ -143,4 +147,6 @@ def decode_meta(data: bytes) -> FileMeta:
         raise RemoteError("malformed", f"file meta: {error}") from None
     if len(meta.hash) not in (0, _HASH_BYTES):
         raise RemoteError("malformed", "file meta: hash of a wrong length")
+    if meta.code is not None and meta.code.needed >= meta.code.total:
+        raise RemoteError("malformed", "file meta: no erasure code")
     return meta

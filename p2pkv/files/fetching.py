@@ -18,7 +18,7 @@ from p2pkv.core.sealing import Seal, content_hasher
 from p2pkv.errors import DamagedError, IncompleteError, InvalidError, NotFoundError, P2pkvError, RemoteError
 from p2pkv.files.concurrency import Job, Offload, in_thread, run_jobs
 from p2pkv.files.ports import Chunks
-from p2pkv.ids import Bytes, ChunkID
+from p2pkv.ids import Bytes, ChunkID, is_stripe
 from p2pkv.limits import CHUNK_BYTES_MAX, CHUNK_GET_ATTEMPTS_MAX, CHUNKS_IN_FLIGHT_MAX
 
 
@@ -100,7 +100,8 @@ class PieceSource:
         size_bytes = piece.ref.size_bytes
         try:
             if is_plain(stored):
-                return Fetched(decode_chunk(stored, size_bytes, seal=self.seal), piece.ref.id)
+                whole_id = None if is_stripe(piece.ref.id) else piece.ref.id
+                return Fetched(decode_chunk(stored, size_bytes, seal=self.seal), whole_id)
             return Fetched(await self._offload(_decode, stored, size_bytes, self.seal, piece.offset), None)
         except P2pkvError as error:
             raise type(error)(f"{self.content.name}: at byte {piece.offset}: {error}", error.mend) from None

@@ -83,6 +83,7 @@ class FolderUpload:
         outcome = await self._uploader.file(found.path, place, self._options, self._meter, follow=False)
         self.tally.files += 1
         self.tally.size += outcome.size
+        self.tally.coded(outcome)
 
 
 async def walk(root: Path, place: str, offload: Offload, tally: Tally) -> AsyncIterator[Found]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
@@ -10,7 +11,7 @@ from p2pkv.files.concurrency import Job, run_jobs
 from p2pkv.files.partfile import NoSpaceError
 from p2pkv.files.progress import Meter
 from p2pkv.limits import FAILURES_REPORTED_MAX, FILES_IN_FLIGHT_MAX
-from p2pkv.outcomes import FileFailure, FolderOutcome
+from p2pkv.outcomes import FileFailure, FolderOutcome, TransferOutcome
 
 _FATAL = (UnreachableError, NoSpaceError)
 """What will not be better for the next file: the whole folder ends."""
@@ -23,6 +24,8 @@ class Tally:
         self.meter = meter
         self.files = self.folders = self.links = self.size = self.failed = 0
         self._failures: list[FileFailure] = []
+        self._erasure = ""
+        self._kept_log = 0.0  # logarithm of the probability that no file is lost within a year
 
     async def attempt(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
         """Do one file's part; a failure of its own is noted, one that concerns all is raised."""
@@ -32,6 +35,12 @@ class Tally:
             raise
         except P2pkvError as error:
             self.fail(name, str(error))
+
+    def coded(self, outcome: TransferOutcome) -> None:
+        """Count what an erasure-coded file may lose."""
+        if outcome.erasure:
+            self._erasure = outcome.erasure
+            self._kept_log += math.log1p(-min(outcome.loss_per_year, 1 - 1e-12))
 
     def fail(self, name: str, reason: str) -> None:
         self.failed += 1
@@ -50,6 +59,8 @@ class Tally:
             failures=self._failures,
             replicas=self.meter.replicas,
             link=link,
+            erasure=self._erasure,
+            loss_per_year=-math.expm1(self._kept_log),
         )
 
 

@@ -55,6 +55,7 @@ class Entry(msgspec.Struct, frozen=True):
             encrypted=bool(version.flags & Flag.SEALED),
             target=version.body.decode() if meta.kind is Kind.LINK else "",
             replicas=meta.replicas,
+            erasure=str(meta.code or ""),
         )
 
 

@@ -5,12 +5,12 @@ The swarm implements both; the tests use fakes in memory.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from p2pkv.core.drafts import ChunkPut, Draft
 from p2pkv.core.records import Version
-from p2pkv.ids import Bytes, ChunkID
+from p2pkv.ids import Bytes, ChunkID, NodeID
 from p2pkv.outcomes import Acks, Order, PutOutcome, ReplicaInfo
 
 __all__ = ["ChunkPut", "Chunks", "Draft", "Records"]
@@ -31,6 +31,10 @@ class Chunks(Protocol):
         ...
 
     async def holders(self, chunk_id: ChunkID) -> list[ReplicaInfo]: ...
+
+    def peers(self) -> Sequence[NodeID]:
+        """The peers that may keep chunks, as many as are known."""
+        ...
 
 
 class Records(Protocol):

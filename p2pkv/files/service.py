@@ -7,10 +7,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
 
-from p2pkv.core.manifest import ChunkRef, Kind
+from p2pkv.core.erasure import Code
+from p2pkv.core.manifest import Kind
 from p2pkv.core.sealing import SEAL_KEY_BYTES
 from p2pkv.errors import InvalidError
 from p2pkv.files import names
+from p2pkv.files.coding import CodedChunks
 from p2pkv.files.concurrency import Job, at_once, in_thread, run_jobs
 from p2pkv.files.download import ByteRange, Downloader, span
 from p2pkv.files.folder_download import FolderDownload
@@ -21,6 +23,7 @@ from p2pkv.files.namespace import Entry, Namespace
 from p2pkv.files.ports import Chunks, Records
 from p2pkv.files.progress import Meter, Progress
 from p2pkv.files.upload import Uploader, UploadOptions
+from p2pkv.ids import ChunkID
 from p2pkv.limits import CHUNKS_IN_FLIGHT_MAX, K_MAX
 from p2pkv.outcomes import Acks, ChunkStat, FileInfo, FileStat, FolderOutcome, TransferOutcome
 
@@ -39,9 +42,9 @@ class Files:
     ) -> None:
         """`threads`: compress, hash and touch the disk outside the event loop; False in a simulation."""
         self._records = records
-        self._chunks = chunks
         self._random_bytes = random_bytes
         self._offload = in_thread if threads else at_once
+        self._chunks = chunks = CodedChunks(chunks, self._offload)
         self._namespace = Namespace(records)
         slots = asyncio.Semaphore(CHUNKS_IN_FLIGHT_MAX)
         self._up = Uploader(
@@ -56,6 +59,7 @@ class Files:
         *,
         to: str = "",
         replicas: int | None = None,
+        erasure: str | None = None,
         encrypt: bool = False,
         once: bool = False,
         acks: Acks = "quorum",
@@ -66,7 +70,7 @@ class Files:
         Raises InvalidError, NotFoundError, RefusedError, IncompleteError (acks not reached), P2pkvError (it changed).
         """
         place = names.split(self._full_name(source, name, to))
-        options = self._options(replicas, encrypt, once, acks)
+        options = self._options(replicas, erasure, encrypt, once, acks)
         size_bytes = await self._offload(_size_of, source) if isinstance(source, Path) else None
         meter = Meter(progress, place.full, "sending", size_bytes)
         await asyncio.gather(self._up.check_free(place), self._namespace.ensure_folder(place.folder, acks=acks))
@@ -84,6 +88,7 @@ class Files:
         *,
         to: str = "",
         replicas: int | None = None,
+        erasure: str | None = None,
         encrypt: bool = False,
         once: bool = False,
         acks: Acks = "quorum",
@@ -92,7 +97,7 @@ class Files:
         """Store a folder with all within. A file that fails is told in the outcome and does not stop the others."""
         source = await self._offload(_checked_folder, source)
         path = names.check_folder(self._full_name(source, name, to))
-        options = self._options(replicas, encrypt, once, acks)
+        options = self._options(replicas, erasure, encrypt, once, acks)
         meter = Meter(progress, path, "sending", 0)
         await self._namespace.ensure_folder(path.rpartition("/")[0], acks=acks)
         upload = FolderUpload(self._up, source, path, options, meter)
@@ -217,19 +222,25 @@ class Files:
     async def _chunk_stats(self, entry: Entry) -> AsyncGenerator[Job[ChunkStat], None]:
         async with aclosing(self._down.chunk_refs(entry)) as refs:
             async for ref in refs:
-                yield self._chunk_stat(ref)
+                yield self._chunk_stat(ref.id, ref.size_bytes)
+                for shard in await self._chunks.shards(ref.id):
+                    yield self._chunk_stat(shard, ref.size_bytes // entry.meta.code.needed if entry.meta.code else 0, 1)
 
-    def _chunk_stat(self, ref: ChunkRef) -> Job[ChunkStat]:
+    def _chunk_stat(self, chunk_id: ChunkID, size_bytes: int, wanted: int = 0) -> Job[ChunkStat]:
         async def ask() -> ChunkStat:
-            return ChunkStat(ref.id.hex(), ref.size_bytes, await self._chunks.holders(ref.id))
+            return ChunkStat(chunk_id.hex(), size_bytes, await self._chunks.holders(chunk_id), wanted)
 
         return ask
 
-    def _options(self, replicas: int | None, encrypt: bool, once: bool, acks: Acks) -> UploadOptions:
+    def _options(
+        self, replicas: int | None, erasure: str | None, encrypt: bool, once: bool, acks: Acks
+    ) -> UploadOptions:
         if replicas is not None and not 1 <= replicas <= K_MAX:
             raise InvalidError(f"{replicas} replicas are not possible", f"from 1 to {K_MAX}")
+        code = Code.parse(erasure) if erasure else None
+        self._up.check_code(code)
         key = self._random_bytes(SEAL_KEY_BYTES) if encrypt else None
-        return UploadOptions(replicas, key, once, acks)
+        return UploadOptions(replicas, key, once, acks, code)
 
     @staticmethod
     def _full_name(source: Path | AsyncIterator[bytes], name: str | None, to: str) -> str:

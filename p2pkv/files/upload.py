@@ -12,11 +12,14 @@ from pathlib import Path
 
 import msgspec
 
+from p2pkv.core.durability import loss_per_year
+from p2pkv.core.erasure import Code, check_library
 from p2pkv.core.manifest import FileMeta, Kind
 from p2pkv.core.records import Flag
 from p2pkv.core.sealing import SALT_BYTES, Seal
 from p2pkv.errors import InvalidError, RefusedError
 from p2pkv.files import names
+from p2pkv.files.coding import check_peers
 from p2pkv.files.concurrency import Offload
 from p2pkv.files.namespace import Namespace, is_link_text
 from p2pkv.files.ports import Chunks, Draft
@@ -34,6 +37,7 @@ class UploadOptions(msgspec.Struct, frozen=True):
     key: bytes | None = None  # seals the content
     once: bool = False
     acks: Acks = "quorum"
+    code: Code | None = None  # how each chunk is cut into shards
 
 
 class Uploader:
@@ -91,6 +95,12 @@ class Uploader:
         )
         return await self.namespace.put(place.folder, draft, acks=options.acks)
 
+    def check_code(self, code: Code | None) -> None:
+        """Raise InvalidError where content cannot be coded so here."""
+        if code is not None:
+            check_library()
+            check_peers(self._chunks, code)
+
     async def check_free(self, place: names.Place) -> None:
         """Raise RefusedError where a folder has this name."""
         if await self.namespace.find_folder(place.full) is not None:
@@ -114,6 +124,7 @@ class Uploader:
             replicas=options.replicas,
             acks=options.acks,
             seal=seal,
+            code=options.code,
             slots=self._slots,
             offload=self.offload,
             on_chunk=lambda size_bytes, replicas: meter.add(size_bytes, replicas=replicas),
@@ -124,11 +135,17 @@ class Uploader:
         if not stored.chunks:
             meter.add(stored.size_bytes, chunks=0, replicas=put.stored)
         seconds = asyncio.get_running_loop().time() - began_s
-        return _outcome(names.Link(place.full, options.key), stored, put, seconds)
+        return _outcome(names.Link(place.full, options.key), stored, put, seconds, options.code)
 
 
 def _draft(place: names.Place, meta: FileMeta, stored: StoredContent, options: UploadOptions) -> Draft:
-    meta = msgspec.structs.replace(meta, hash=stored.hash, replicas=options.replicas or 0, chunks=stored.chunks)
+    meta = msgspec.structs.replace(
+        meta,
+        hash=stored.hash,
+        replicas=options.replicas or 0,
+        chunks=stored.chunks,
+        code=options.code if stored.chunks else None,
+    )
     flags = Flag.FILE | stored.flags | (Flag.ONCE if options.once else 0)
     return Draft(
         name=place.name.encode(),
@@ -139,7 +156,10 @@ def _draft(place: names.Place, meta: FileMeta, stored: StoredContent, options: U
     )
 
 
-def _outcome(link: names.Link, stored: StoredContent, put: PutOutcome, seconds: float) -> TransferOutcome:
+def _outcome(
+    link: names.Link, stored: StoredContent, put: PutOutcome, seconds: float, code: Code | None
+) -> TransferOutcome:
+    coded = code if stored.chunks else None
     return TransferOutcome(
         name=link.name,
         link=str(link),
@@ -149,6 +169,8 @@ def _outcome(link: names.Link, stored: StoredContent, put: PutOutcome, seconds: 
         chunks_sent=stored.chunks_sent,
         replicas=min(stored.replicas, put.stored) if stored.chunks else put.stored,
         seconds=seconds,
+        erasure=str(coded or ""),
+        loss_per_year=loss_per_year(coded, stored.chunks) if coded else 0.0,
     )
 
 

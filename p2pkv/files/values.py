@@ -14,10 +14,12 @@ from typing import NamedTuple
 import msgspec
 
 from p2pkv.core.chunking import SEALED_OVERHEAD_BYTES, FixedChunker, encode_chunk, looks_compressible, plain_chunk
+from p2pkv.core.erasure import Code
 from p2pkv.core.manifest import ChunkList, ChunkRef
 from p2pkv.core.records import Flag, Version
 from p2pkv.core.sealing import Seal, content_hasher
 from p2pkv.errors import IncompleteError
+from p2pkv.files.coding import CodedChunk, lay_out, put_shards
 from p2pkv.files.concurrency import Job, Offload, in_thread, run_jobs
 from p2pkv.files.fetching import Content, PieceSource
 from p2pkv.files.ports import ChunkPut, Chunks
@@ -86,11 +88,12 @@ class ContentWriter:
         replicas: int | None = None,
         acks: Acks = "quorum",
         seal: Seal | None = None,
+        code: Code | None = None,
         slots: asyncio.Semaphore | None = None,
         offload: Offload = in_thread,
         on_chunk: OnChunk | None = None,
     ) -> None:
-        self._chunks, self._replicas, self._acks, self._seal = chunks, replicas, acks, seal
+        self._chunks, self._replicas, self._acks, self._seal, self._code = chunks, replicas, acks, seal, code
         self._slots = slots or asyncio.Semaphore(CHUNKS_IN_FLIGHT_MAX)
         self._offload = offload
         self._on_chunk = on_chunk
@@ -182,7 +185,12 @@ class ContentWriter:
             if chunk is None:
                 chunk = await self._offload(self._encode, piece.plain, offset)
             stored, chunk_id = chunk
-            outcome = await self._put_once(chunk_id, stored)
+            if self._code is None:
+                outcome = await self._put_once(chunk_id, stored)
+            else:
+                coded = await self._offload(lay_out, stored, self._code, self._chunks.peers())
+                chunk_id = coded.stripe_id
+                outcome = await self._put_once(chunk_id, coded.stripe, coded)
         finally:
             self._release()
         self._count += 1
@@ -194,13 +202,21 @@ class ContentWriter:
     def _encode(self, piece: bytes, offset: int) -> tuple[bytes, ChunkID]:
         return _named(encode_chunk(piece, seal=self._seal, offset=offset))
 
-    async def _put_once(self, chunk_id: ChunkID, stored: bytes) -> ChunkPut | None:
-        """Put a chunk unless this content had an equal one; if that one fails, the whole fails."""
+    async def _put_once(self, chunk_id: ChunkID, stored: bytes, coded: CodedChunk | None = None) -> ChunkPut | None:
+        """Put a chunk unless this content had an equal one; if that one fails, the whole fails.
+
+        The shards of a stripe are put before it: whoever has it can read them.
+        """
         if chunk_id in self._seen:
             return None
         if len(self._seen) < CHUNKS_REMEMBERED_MAX:
             self._seen.add(chunk_id)
+        shards = await put_shards(self._chunks, coded, self._acks) if coded else None
+        if shards and not shards.reached:
+            raise too_few_replicas(f"erasure-coded chunk {chunk_id.hex()[:12]}", shards)
         outcome = await self._put(chunk_id, stored)
+        if shards:
+            outcome = msgspec.structs.replace(outcome, sent=outcome.sent or shards.sent)
         self._least = min(self._least, outcome.stored) if self._least else outcome.stored
         return outcome
 

@@ -64,6 +64,7 @@ async def put_file(call: Call) -> web.StreamResponse:
         bodies.blocks(call.request),
         call.path,
         replicas=values["replicas"],
+        erasure=values["erasure"],
         encrypt=values["encrypt"],
         once=values["once"],
         acks=values["acks"] or "quorum",
@@ -124,6 +125,7 @@ def _range(request: web.Request, info: FileInfo) -> ByteRange | None:
 
 _PUT = (
     Param("replicas", "count", "how many replicas; as many as the swarm keeps where not given"),
+    Param("erasure", "text", "K/N: every chunk as N shards on N peers, any K of which bring it back"),
     Param("encrypt", "flag", "encrypt it; the key lies in the link"),
     Param("once", "flag", "refuse where the name exists"),
     Param("acks", "acks", "how many replicas must have each part durably"),

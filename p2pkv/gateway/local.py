@@ -33,6 +33,7 @@ async def upload(call: Call) -> web.StreamResponse:
             asked.name,
             to=asked.to,
             replicas=asked.replicas,
+            erasure=asked.erasure,
             encrypt=asked.encrypt,
             once=asked.once,
             acks=asked.acks,

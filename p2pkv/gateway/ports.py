@@ -105,6 +105,7 @@ class PeerLike(Protocol):
         *,
         to: str = "",
         replicas: int | None = None,
+        erasure: str | None = None,
         encrypt: bool = False,
         once: bool = False,
         acks: Acks = "quorum",

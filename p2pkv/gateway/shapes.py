@@ -137,6 +137,7 @@ class UploadRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     encrypt: bool = False
     once: bool = False
     acks: Acks = "quorum"
+    erasure: str | None = None
 
 
 class DownloadRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

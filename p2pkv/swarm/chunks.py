@@ -21,7 +21,7 @@ from p2pkv import messages
 from p2pkv.core.drafts import ChunkPut
 from p2pkv.core.replication import needed
 from p2pkv.errors import IncompleteError, NotFoundError, RemoteError, UnreachableError
-from p2pkv.ids import CHUNK_ID_BYTES, Bytes, ChunkID, place_of_chunk
+from p2pkv.ids import CHUNK_ID_BYTES, Bytes, ChunkID, NodeID, distance, is_shard, place_of_chunk
 from p2pkv.limits import BULK_SHORT_BYTES, CHUNKS_ASKED_MAX, RELAY_BYTES_MIN
 from p2pkv.outcomes import Acks, ReplicaFailure, ReplicaInfo
 from p2pkv.storage.interface import QuotaExceededError, Store, StoreFailedError
@@ -119,12 +119,12 @@ class ChunkSwarm:
         self, chunk_id: ChunkID, stored: bytes, *, replicas: int | None = None, acks: Acks = "quorum"
     ) -> ChunkPut:
         """Bring a chunk to its replicas; every one of them is waited for, so that the count is the truth."""
+        if is_shard(chunk_id):
+            return await self._put_shard(chunk_id, stored)
         contacts, here = await self._replicas(chunk_id, replicas or self._neighbourhood.k)
         asked = len(contacts) + here
         if not asked:
-            raise UnreachableError(
-                "no peer of the swarm is known", "start with --bootstrap HOST:PORT of a running peer"
-            )
+            raise _alone()
         worth_asking = len(stored) > BULK_SHORT_BYTES  # less is sent as quickly as asked about
         holding = await self._holding(chunk_id, contacts) if worth_asking else {}
         failures: list[ReplicaFailure] = []
@@ -134,6 +134,27 @@ class ChunkSwarm:
         await pushing
         held = asked - len(failures)
         return ChunkPut(asked, held, needed(acks, asked), sent=bool(missing) or kept, failures=failures)
+
+    async def _put_shard(self, shard_id: ChunkID, stored: bytes) -> ChunkPut:
+        """Bring a shard to the nearest peer that takes it."""
+        place = place_of_chunk(shard_id)
+        contacts, here = await self._replicas(shard_id, self._neighbourhood.k)
+        if not contacts and not here:
+            raise _alone()
+        keepers: list[Contact | None] = [*contacts, *([None] if here else [])]  # None: this peer
+        keepers.sort(key=lambda keeper: distance(keeper.id if keeper else self._neighbourhood.node_id, place))
+        failures: list[ReplicaFailure] = []
+        for keeper in keepers:
+            before = len(failures)
+            if keeper is None:
+                sent = await self._keep_here(shard_id, stored, failures, here=True)
+            else:
+                sent = not (len(stored) > BULK_SHORT_BYTES and await self._holds(keeper, shard_id))
+                if sent:
+                    await self._push(keeper, shard_id, stored, failures)
+            if len(failures) == before:
+                return ChunkPut(1, 1, 1, sent=sent, failures=failures)
+        return ChunkPut(1, 0, 1, sent=True, failures=failures)
 
     async def _bring(
         self, contacts: list[Contact], chunk_id: ChunkID, stored: bytes, failures: list[ReplicaFailure]
@@ -208,9 +229,12 @@ class ChunkSwarm:
         raise NotFoundError(f"no peer holds chunk {chunk_id.hex()[:12]}")
 
     async def _from(self, chunk_id: ChunkID, contacts: list[Contact]) -> tuple[Bytes | None, list[str]]:
-        """Fetch a chunk from whichever of the contacts hold it: the least busy at once where we are connected."""
+        """Fetch a chunk from whichever of the contacts hold it: the least busy at once where we are connected.
+
+        A shard, from the nearest: only one of them has it.
+        """
         failures: list[str] = []
-        nearest = min(contacts, key=self._load, default=None)
+        nearest = min(contacts[:1] if is_shard(chunk_id) else contacts, key=self._load, default=None)
         if nearest is not None and self._transport.connected(nearest):
             try:
                 return await self._pull(nearest, chunk_id), failures
@@ -268,6 +292,11 @@ class ChunkSwarm:
 
     # --- where ---
 
+    def peers(self) -> Sequence[NodeID]:
+        """The peers that may keep chunks, as many as are known."""
+        contacts = [NodeID(contact.id) for contact in self._protocol.router.contacts() if contact.kind != "stock"]
+        return [*contacts, self._neighbourhood.node_id] if self._neighbourhood.stores else contacts
+
     async def holders(self, chunk_id: ChunkID) -> list[ReplicaInfo]:
         """Who should hold a chunk, and who does."""
         contacts, here = await self._replicas(chunk_id, self._neighbourhood.k)
@@ -279,3 +308,7 @@ class ChunkSwarm:
             reason = "" if held is not None else "does not answer"
             infos.append(ReplicaInfo(contact.id.hex(), f"{contact.ip}:{contact.port}", bool(held), reason))
         return infos
+
+
+def _alone() -> UnreachableError:
+    return UnreachableError("no peer of the swarm is known", "start with --bootstrap HOST:PORT of a running peer")

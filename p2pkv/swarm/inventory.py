@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from p2pkv.core.reconciliation import CELL_BYTES, ITEM_BYTES, Inventory
 from p2pkv.errors import RemoteError
-from p2pkv.ids import ChunkID
+from p2pkv.ids import ChunkID, is_shard
 from p2pkv.limits import (
     CELLS_APART_MAX,
     CELLS_REFRESHED_AT_ONCE_MAX,
@@ -111,7 +111,7 @@ class RecordLedger(Ledger):
 
 
 class ChunkLedger(Ledger):
-    """The chunks. An item is the beginning of the chunk's id."""
+    """The chunks that k peers keep: all but shards. An item is the beginning of the chunk's id."""
 
     async def items(self, low: bytes, high: bytes | None) -> Iterable[bytes]:
         return [chunk_id[:ITEM_BYTES] for chunk_id in await self._between(low, high)]
@@ -125,7 +125,7 @@ class ChunkLedger(Ledger):
         while True:
             ids = await self._store.chunk_ids(after, INVENTORY_STEP_PAGES)
             within = [chunk_id for chunk_id in ids if high is None or chunk_id < high]
-            found += within
+            found += [chunk_id for chunk_id in within if not is_shard(chunk_id)]
             if len(within) < INVENTORY_STEP_PAGES:
                 return found
             after = within[-1]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2pkv.core.erasure import Code
 from p2pkv.core.manifest import (
     ChunkList,
     ChunkRef,
@@ -110,9 +111,15 @@ def test_a_meta_comes_back_equal_and_is_small(meta: FileMeta) -> None:
 
 
 def test_a_meta_of_the_future_or_the_past_is_read() -> None:
-    future = pack([0, 5, 0o600, b"", 0, 0, b"", "a new field", {"and": "another"}])
-    assert decode_meta(future) == FileMeta(Kind.FILE, 5, 0o600)
+    future = pack([0, 5, 0o600, b"", 0, 0, b"", [2, 3], "a new field", {"and": "another"}])
+    assert decode_meta(future) == FileMeta(Kind.FILE, 5, 0o600, code=Code(2, 3))
     assert decode_meta(pack([1])) == FileMeta(Kind.FOLDER)
+
+
+@pytest.mark.parametrize("code", [[3, 3], [0, 3], [2, 33], [2], "2/3"])
+def test_a_code_that_is_none_is_malformed(code: object) -> None:
+    with pytest.raises(RemoteError, match="file meta"):
+        decode_meta(pack([0, 5, 0o600, b"", 0, 0, b"", code]))
 
 
 @given(

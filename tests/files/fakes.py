@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from p2pkv.core.clock import HybridClock
 from p2pkv.core.drafts import ChunkPut, Draft
 from p2pkv.core.records import Flag, Version, check_shape, merge, rank, version_token
 from p2pkv.errors import IncompleteError, NotFoundError, RefusedError
-from p2pkv.ids import ChunkID, chunk_id_of
+from p2pkv.ids import ChunkID, NodeID, chunk_id_of
 from p2pkv.limits import STORED_CHUNK_BYTES_MAX
 from p2pkv.outcomes import Acks, Order, PutOutcome, ReplicaFailure, ReplicaInfo
 
@@ -25,6 +25,7 @@ class FakeChunks:
         self.gets: list[ChunkID] = []
         self.running = self.most_running = 0
         self.replicas_reached = 8
+        self.nodes = [NodeID(chunk_id_of(b"%d" % n)[:20]) for n in range(40)]
         self.on_get: Callable[[ChunkID, int], None] = lambda chunk_id, attempt: None
         self.hold: Callable[[], bool] = lambda: False
         self.delay_of: Callable[[ChunkID], int] = lambda chunk_id: 1
@@ -54,6 +55,9 @@ class FakeChunks:
 
     async def holders(self, chunk_id: ChunkID) -> list[ReplicaInfo]:
         return [ReplicaInfo("ab" * 20, "127.0.0.1:1", chunk_id in self.stored)]
+
+    def peers(self) -> Sequence[NodeID]:
+        return self.nodes
 
     async def _wait(self, chunk_id: ChunkID) -> None:
         self.running += 1

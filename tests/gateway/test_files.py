@@ -26,9 +26,9 @@ async def test_upload_and_download_stream(unix, peer):
         for at in range(0, len(CONTENT), 10_000):
             yield CONTENT[at : at + 10_000]
 
-    status, outcome = await unix.json("PUT", "/v1/files/a/b%2Fc?replicas=3&encrypt=1&acks=all", data=body())
+    status, outcome = await unix.json("PUT", "/v1/files/a/b%2Fc?replicas=3&erasure=4/6&encrypt=1&acks=all", data=body())
     assert (status, outcome["size"]) == (201, len(CONTENT))
-    wanted = {"name": "a/b/c", "replicas": 3, "encrypt": True, "once": False, "acks": "all"}
+    wanted = {"name": "a/b/c", "replicas": 3, "erasure": "4/6", "encrypt": True, "once": False, "acks": "all"}
     assert peer.calls == [("upload", wanted)]
     async with unix("GET", "/v1/files/a/b/c") as response:
         assert await response.read() == CONTENT
