@@ -2,7 +2,8 @@
 
 Theory of operation. A shard lies with the peer nearest to its id. Its salt is chosen so that this is another peer for
 every shard of a stripe, by what this peer knows of the swarm; where the swarm turns out otherwise, two may meet at
-one peer. A reader takes the first K shards, which need no arithmetic, and others in the place of those that fail.
+one peer. A reader takes the first K shards, which need no arithmetic, and others in the place of those that fail or
+take much longer than usual.
 
 Owns the choice of salts and shards. The code itself is core/erasure.py.
 """
@@ -14,12 +15,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from p2pkv.core.erasure import Code, Shards, assemble, code_chunk, decode_stripe
+from p2pkv.core.erasure import Code, Shards, Stripe, assemble, code_chunk, decode_stripe
 from p2pkv.errors import DamagedError, IncompleteError, InvalidError, NotFoundError
 from p2pkv.files.concurrency import Offload
 from p2pkv.files.ports import ChunkPut, Chunks
 from p2pkv.ids import Bytes, ChunkID, NodeID, chunk_id_of, distance, is_stripe, place_of_chunk
-from p2pkv.limits import CHUNK_PUT_ATTEMPTS_MAX, SHARD_SALTS
+from p2pkv.limits import CHUNK_PUT_ATTEMPTS_MAX, SHARD_PATIENCE, SHARD_PATIENCE_MIN_S, SHARD_SALTS
 from p2pkv.outcomes import Acks, ReplicaFailure, ReplicaInfo
 
 
@@ -100,6 +101,7 @@ class CodedChunks:
     def __init__(self, chunks: Chunks, offload: Offload) -> None:
         self._chunks = chunks
         self._offload = offload
+        self._usual_s = 0.0  # what a shard takes, about
 
     async def put(
         self, chunk_id: ChunkID, stored: bytes, *, replicas: int | None = None, acks: Acks = "quorum"
@@ -111,23 +113,42 @@ class CodedChunks:
         if not is_stripe(chunk_id):
             return stored
         stripe = decode_stripe(stored)
-        order = iter(range(len(stripe.shards)))
-        shards: dict[int, Bytes] = {}
-
-        async def take() -> None:
-            for index in order:
-                try:
-                    shards[index] = await self._chunks.get(stripe.shards[index], attempt=attempt)
-                    return
-                except (IncompleteError, NotFoundError, DamagedError):
-                    continue
-
-        await asyncio.gather(*(take() for _ in range(stripe.needed)))
+        shards = await self._some(stripe, attempt)
         if len(shards) < stripe.needed:
-            raise IncompleteError(
-                f"{len(shards)} of its {len(stripe.shards)} shards answer, {stripe.needed} are needed"
-            )
+            total = len(stripe.shards)
+            raise IncompleteError(f"{len(shards)} of its {total} shards answer, {stripe.needed} are needed")
         return await self._offload(assemble, stripe, shards)
+
+    async def _some(self, stripe: Stripe, attempt: int) -> dict[int, Bytes]:
+        """As many shards as are needed, or all that there are: another one for each that fails or takes too long."""
+        waiting = list(reversed(range(len(stripe.shards))))
+        running: dict[asyncio.Task[Bytes | None], int] = {}
+        shards: dict[int, Bytes] = {}
+        more = stripe.needed
+        try:
+            while len(shards) < stripe.needed and (waiting or running):
+                for _ in range(min(more, len(waiting))):
+                    index = waiting.pop()
+                    running[asyncio.create_task(self._shard(stripe.shards[index], attempt))] = index
+                patience_s = max(SHARD_PATIENCE_MIN_S, SHARD_PATIENCE * self._usual_s) if waiting else None
+                done, _ = await asyncio.wait(running, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+                found = {running.pop(task): task.result() for task in done}
+                shards |= {index: shard for index, shard in found.items() if shard is not None}
+                more = stripe.needed - len(shards) - len(running) if done else len(running)
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        return shards
+
+    async def _shard(self, shard_id: ChunkID, attempt: int) -> Bytes | None:
+        began_s = asyncio.get_running_loop().time()
+        try:
+            shard = await self._chunks.get(shard_id, attempt=attempt)
+        except (IncompleteError, NotFoundError, DamagedError):
+            return None
+        self._usual_s += (asyncio.get_running_loop().time() - began_s - self._usual_s) / 16
+        return shard
 
     async def shards(self, chunk_id: ChunkID) -> list[ChunkID]:
         """The shards of a stripe; of another chunk, none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 from collections import Counter
@@ -148,3 +149,13 @@ def test_the_formula_agrees_with_dice(code: Code, seed: int) -> None:
     year_s = 365.25 * 86_400
     told = -math.log1p(-loss_per_year(code, life_s=life_s * year_s, repair_s=repair_s * year_s))
     assert sum(times) / len(times) == pytest.approx(1 / told, rel=0.08)
+
+
+async def test_other_shards_come_in_the_place_of_those_that_take_too_long(files: Files, world: World) -> None:
+    data = world.noise(MIB)
+    await files.upload(stream(data), "coded", erasure="4/6")
+    slow = [chunk_id for chunk_id in world.chunks.stored if is_shard(chunk_id)][:2]
+    world.chunks.delay_of = lambda chunk_id: 1_000_000_000 if chunk_id in slow else 1
+    async with asyncio.timeout(30):
+        assert await read_all(files, "coded") == data
+    assert world.chunks.running == 0
