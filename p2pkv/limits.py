@@ -266,6 +266,11 @@ PIECES_IN_FLIGHT_MAX = 16  # 128 KB outstanding to one contact: the default sock
 PIECE_CHUNKS_PER_CONTACT_MAX = 2  # so at most 32 pieces, 256 KB, outstanding: half of what a contact may have
 PIECE_CHUNKS_MAX = 64  # chunks being put together, all senders: 64 MiB; the oldest gives way
 PIECE_CHUNKS_CACHED_MAX = 8  # chunks kept in memory while they are read piece by piece
+PULL_QUIET_S = 0.5  # nothing heard of a peer for so long while bytes are awaited: they are fetched elsewhere, too
+PULL_LOOK_S = 0.25  # how often a pull is looked at
+PULL_PATIENCE = 4.0  # times what pulls usually take: then, too
+PULL_PATIENCE_MIN_S = 2.0
+PULLS_USUAL = 16  # pulls after which it is known what they take
 CHUNK_DEADLINE_S = 60.0  # 1 MiB at 17.5 KB/s; a silent peer is given up on sooner, by the transfer itself
 
 # --- HTTP ---

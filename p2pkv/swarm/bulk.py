@@ -107,6 +107,11 @@ class BulkService:
         link = self._link_to.get(address)
         return link is not None and link.connection.usable and not link.connection.silent(self._clock())
 
+    def quiet_s(self, address: Address) -> float:
+        """How long a peer that something is awaited of was not heard."""
+        link = self._link_to.get(address)
+        return link.connection.quiet_s(self._clock()) if link is not None else 0.0
+
     async def _exchange(
         self, address: Address, kind: int, topic: bytes, data: Buffer, reply_bytes_max: int, deadline_s: float
     ) -> memoryview:

@@ -71,6 +71,10 @@ class BulkTransport:
         """Whether a request would be on its way at once, to a peer that was heard just now."""
         return contact.bulk and self.service.connected(contact.address)
 
+    def quiet_s(self, contact: Contact) -> float:
+        """How long a contact that bytes are awaited from was not heard."""
+        return self.service.quiet_s(contact.address) if contact.bulk else 0.0
+
     async def pull(self, contact: Contact, chunk_id: ChunkID) -> Bytes:
         """A chunk from a contact, not checked yet. Raises RemoteError."""
         if not await self._takes_bulk(contact):

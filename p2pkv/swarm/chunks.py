@@ -4,8 +4,8 @@ Theory of operation. A chunk is immutable and called by its hash, so replicas ca
 answer, and any peer may give it. A put asks the k nearest who holds it already and sends it to the first of the
 others, which passes it on to the next, so that it leaves the uploader once; then each is asked whether it has it
 durably, and whoever has not gets it from the uploader. A get asks the nearest who hold it, takes the one with the
-least under way, and moves on to the next where it fails. Bytes travel by bulk transfer and are checked against the
-hash on both sides.
+least under way, and another beside it where nothing is heard for a moment or it takes far longer than usual: the
+first to bring the bytes is the answer. Bytes travel by bulk transfer and are checked against the hash on both sides.
 
 Owns chunk placement and the choice of replicas. Never looks into a chunk.
 """
@@ -13,9 +13,7 @@ Owns chunk placement and the choice of replicas. Never looks into a chunk.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 from p2pkv import messages
 from p2pkv.core.drafts import ChunkPut
@@ -29,9 +27,7 @@ from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.lookup import Lookups
 from p2pkv.swarm.neighbourhood import Neighbourhood
 from p2pkv.swarm.protocol import PeerProtocol, Sender
-
-ChunkHash = Callable[[Bytes], Awaitable[ChunkID]]
-"""A chunk's id, computed beside the event loop, or at once in a simulation (see hashing)."""
+from p2pkv.swarm.pulling import ChunkHash, ChunkTransport, Pulls, Search
 
 
 class ChunkKeeper:
@@ -76,25 +72,6 @@ class ChunkKeeper:
         return data
 
 
-class ChunkTransport(Protocol):
-    """How the bytes of a chunk get from peer to peer. Every method raises RemoteError where the other peer fails."""
-
-    async def push(self, contact: Contact, chunk_id: ChunkID, stored: Bytes, onward: Sequence[bytes] = ()) -> None:
-        """Bring a chunk to a contact; it is durable there when this returns.
-
-        `onward`: the NodeIDs of peers that it may pass the chunk on to. Whether it did must be asked there.
-        """
-        ...
-
-    def connected(self, contact: Contact) -> bool:
-        """Whether a request would be on its way at once, to a peer that was heard just now."""
-        ...
-
-    async def pull(self, contact: Contact, chunk_id: ChunkID) -> Bytes:
-        """A chunk from a contact, not checked yet."""
-        ...
-
-
 class ChunkSwarm:
     """This peer's puts and gets of chunks (the `Chunks` port of `files/`)."""
 
@@ -111,7 +88,7 @@ class ChunkSwarm:
         self._lookups = lookups
         self._keeper = keeper
         self._neighbourhood = neighbourhood
-        self._pulling: Counter[bytes] = Counter()  # chunks under way from each contact
+        self._pulls = Pulls(protocol, transport, keeper.chunk_hash)
 
     # --- put ---
 
@@ -149,7 +126,7 @@ class ChunkSwarm:
             if keeper is None:
                 sent = await self._keep_here(shard_id, stored, failures, here=True)
             else:
-                sent = not (len(stored) > BULK_SHORT_BYTES and await self._holds(keeper, shard_id))
+                sent = not (len(stored) > BULK_SHORT_BYTES and await self._pulls.holds(keeper, shard_id))
                 if sent:
                     await self._push(keeper, shard_id, stored, failures)
             if len(failures) == before:
@@ -198,15 +175,8 @@ class ChunkSwarm:
 
     async def _holding(self, chunk_id: ChunkID, contacts: list[Contact]) -> dict[bytes, bool | None]:
         """Which contacts hold a chunk; None for one that did not answer."""
-        answers = await asyncio.gather(*(self._holds(contact, chunk_id) for contact in contacts))
+        answers = await asyncio.gather(*(self._pulls.holds(contact, chunk_id) for contact in contacts))
         return {contact.id: answer for contact, answer in zip(contacts, answers, strict=True)}
-
-    async def _holds(self, contact: Contact, chunk_id: ChunkID) -> bool | None:
-        try:
-            reply = await self._protocol.call(contact, messages.HAS_CHUNKS, messages.HasChunks([chunk_id]))
-        except RemoteError:
-            return None
-        return reply.held[:1] == [True]
 
     # --- get ---
 
@@ -229,60 +199,18 @@ class ChunkSwarm:
         raise NotFoundError(f"no peer holds chunk {chunk_id.hex()[:12]}")
 
     async def _from(self, chunk_id: ChunkID, contacts: list[Contact]) -> tuple[Bytes | None, list[str]]:
-        """Fetch a chunk from whichever of the contacts hold it: the least busy at once where we are connected.
-
-        A shard, from the nearest: only one of them has it.
-        """
-        failures: list[str] = []
-        nearest = min(contacts[:1] if is_shard(chunk_id) else contacts, key=self._load, default=None)
-        if nearest is not None and self._transport.connected(nearest):
-            try:
-                return await self._pull(nearest, chunk_id), failures
-            except RemoteError as error:
-                failures.append(f"{nearest.ip}:{nearest.port} {error}")
-                contacts = [contact for contact in contacts if contact is not nearest]
-        return await self._from_any(chunk_id, contacts, failures)
-
-    async def _from_any(
-        self, chunk_id: ChunkID, contacts: list[Contact], failures: list[str]
-    ) -> tuple[Bytes | None, list[str]]:
-        """Ask all who has it, and take the least busy of those that have answered so far."""
-        asking = {asyncio.create_task(self._holds(contact, chunk_id)): contact for contact in contacts}
+        """Fetch a chunk from whichever of the contacts hold it; why it was not to be had from any."""
+        search = Search(self._pulls, chunk_id, contacts)
         try:
-            while asking:
-                done, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
-                answered = [(asking.pop(task), task.result()) for task in done]
-                failures += [f"{c.ip}:{c.port} does not answer" for c, holds in answered if holds is None]
-                for contact in sorted((c for c, holds in answered if holds), key=self._load):
-                    try:
-                        return await self._pull(contact, chunk_id), failures
-                    except RemoteError as error:
-                        failures.append(f"{contact.ip}:{contact.port} {error}")
+            return await search.run(), search.failures
         finally:
-            for task in asking:
-                task.cancel()
-        return None, failures
-
-    def _load(self, contact: Contact) -> tuple[int, float]:
-        return self._pulling[contact.id], contact.rtt.rto_s
-
-    async def _pull(self, contact: Contact, chunk_id: ChunkID) -> Bytes:
-        self._pulling[contact.id] += 1
-        try:
-            data = await self._transport.pull(contact, chunk_id)
-        finally:
-            self._pulling[contact.id] -= 1
-            if not self._pulling[contact.id]:
-                del self._pulling[contact.id]
-        if await self._keeper.chunk_hash(data) != chunk_id:
-            raise RemoteError("damaged", "the bytes do not match the hash")
-        return data
+            await search.close()
 
     async def fetch_here(self, contact: Contact, chunk_id: ChunkID) -> int:
         """Make this peer hold a chunk that a contact has; its size, 0 where it was here. Raises RemoteError."""
         if (await self._keeper.store.has_chunks([chunk_id]))[0]:
             return 0
-        data = await self._pull(contact, chunk_id)
+        data = await self._pulls.pull(contact, chunk_id)
         await self._keeper.keep(chunk_id, data)
         return len(data)
 
@@ -294,7 +222,8 @@ class ChunkSwarm:
 
     def peers(self) -> Sequence[NodeID]:
         """The peers that may keep chunks, as many as are known."""
-        contacts = [NodeID(contact.id) for contact in self._protocol.router.contacts() if contact.kind != "stock"]
+        known = self._protocol.router.contacts()
+        contacts = [NodeID(contact.id) for contact in known if contact.kind != "stock" and not contact.ephemeral]
         return [*contacts, self._neighbourhood.node_id] if self._neighbourhood.stores else contacts
 
     async def holders(self, chunk_id: ChunkID) -> list[ReplicaInfo]:

@@ -94,7 +94,11 @@ class Connection:
 
     def silent(self, now: float) -> bool:
         """Whether something is awaited and the peer was not heard for a while."""
-        return self._waiting and now - self._heard_s > BULK_SILENT_S
+        return self.quiet_s(now) > BULK_SILENT_S
+
+    def quiet_s(self, now: float) -> float:
+        """How long the peer was not heard, where something is awaited of it."""
+        return now - self._heard_s if self._waiting else 0.0
 
     def request(self, kind: int, topic: bytes, data: Buffer, reply_bytes_max: int, now: float) -> int:
         """Begin a request; its stream number. Raises RemoteError where the connection cannot take it."""
