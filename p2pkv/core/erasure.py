@@ -94,9 +94,14 @@ def decode_stripe(stored: Bytes) -> Stripe:
     return stripe
 
 
+def has_library() -> bool:
+    """Whether the arithmetic is installed."""
+    return ECDriver is not None
+
+
 def check_library() -> None:
     """Raises InvalidError where the arithmetic is not installed."""
-    if ECDriver is None:
+    if not has_library():
         raise InvalidError("erasure codes need pyeclib, which is not installed", "pip install 'p2pkv[erasure]'")
 
 

@@ -13,7 +13,7 @@ Owns chunk placement and the choice of replicas. Never looks into a chunk.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from p2pkv import messages
 from p2pkv.core.drafts import ChunkPut
@@ -97,7 +97,7 @@ class ChunkSwarm:
     ) -> ChunkPut:
         """Bring a chunk to its replicas; every one of them is waited for, so that the count is the truth."""
         if is_shard(chunk_id):
-            return await self._put_shard(chunk_id, stored)
+            return await self.put_shard(chunk_id, stored)
         contacts, here = await self._replicas(chunk_id, replicas or self._neighbourhood.k)
         asked = len(contacts) + here
         if not asked:
@@ -112,14 +112,19 @@ class ChunkSwarm:
         held = asked - len(failures)
         return ChunkPut(asked, held, needed(acks, asked), sent=bool(missing) or kept, failures=failures)
 
-    async def _put_shard(self, shard_id: ChunkID, stored: bytes) -> ChunkPut:
-        """Bring a shard to the nearest peer that takes it."""
+    async def put_shard(self, shard_id: ChunkID, stored: bytes, avoid: Collection[bytes] = ()) -> ChunkPut:
+        """Bring a shard to the nearest peer that takes it; to one of `avoid` (NodeIDs) only where no other does."""
         place = place_of_chunk(shard_id)
         contacts, here = await self._replicas(shard_id, self._neighbourhood.k)
         if not contacts and not here:
             raise _alone()
         keepers: list[Contact | None] = [*contacts, *([None] if here else [])]  # None: this peer
-        keepers.sort(key=lambda keeper: distance(keeper.id if keeper else self._neighbourhood.node_id, place))
+
+        def order(keeper: Contact | None) -> tuple[bool, int]:
+            node_id = keeper.id if keeper else self._neighbourhood.node_id
+            return node_id in avoid, distance(node_id, place)
+
+        keepers.sort(key=order)
         failures: list[ReplicaFailure] = []
         for keeper in keepers:
             before = len(failures)

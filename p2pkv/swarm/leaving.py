@@ -28,6 +28,7 @@ from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.duties import Duties
 from p2pkv.swarm.inventory import StoreInventory
 from p2pkv.swarm.protocol import PeerProtocol, Sender
+from p2pkv.swarm.tending import Tending
 
 log = logging.getLogger(__name__)
 _SAFE = {messages.STORED, messages.ALREADY, messages.STALE, messages.SPLIT}
@@ -36,11 +37,19 @@ _SAFE = {messages.STORED, messages.ALREADY, messages.STALE, messages.SPLIT}
 class Leaving:
     """This peer's end, and its part in the ends of others."""
 
-    def __init__(self, store: Store, protocol: PeerProtocol, inventory: StoreInventory, chunks: ChunkSwarm) -> None:
+    def __init__(
+        self,
+        store: Store,
+        protocol: PeerProtocol,
+        inventory: StoreInventory,
+        chunks: ChunkSwarm,
+        tending: Tending,
+    ) -> None:
         self._store = store
         self._protocol = protocol
         self._inventory = inventory
         self._chunks = chunks
+        self._tending = tending
         self._tasks: dict[Contact, asyncio.Task[bool]] = {}
 
     async def on_leave(self, sender: Sender, request: messages.Leave) -> messages.LeaveReply:
@@ -57,7 +66,7 @@ class Leaving:
         """Do all this in LEAVE_S_MAX seconds, or as much of it as can be done."""
         try:
             async with asyncio.timeout(LEAVE_S_MAX):
-                handed_on = await self._hand_on(duties)
+                handed_on = await self._hand_on(duties) and await self._tending.hand_on()
         except TimeoutError:
             handed_on = False
         if not handed_on:

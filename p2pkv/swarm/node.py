@@ -44,6 +44,7 @@ from p2pkv.swarm.replica import Replica
 from p2pkv.swarm.server import PeerServer
 from p2pkv.swarm.sources import Sources
 from p2pkv.swarm.subscription import Network
+from p2pkv.swarm.tending import Tending
 from p2pkv.swarm.udp import is_usable_host
 from p2pkv.swarm.upkeep import Upkeep
 from p2pkv.swarm.watching import Watching
@@ -117,8 +118,10 @@ class SwarmNode:
         self.handing = Handing(inventory)
         handover = Handover(self.store, protocol, self.lookups, inventory, self.writer, self.chunks, self.neighbourhood)
         self.upkeep = Upkeep(protocol, inventory, self.replica, self.chunks, self.neighbourhood, handover, env)
-        self.leaving = Leaving(self.store, protocol, inventory, self.chunks)
+        self.tending = Tending(self.store, protocol, self.chunks, self.neighbourhood, env, self.upkeep.counters)
+        self.leaving = Leaving(self.store, protocol, inventory, self.chunks, self.tending)
         self.upkeep.start()
+        self.tending.start()
         self._register(acceptor, keeper)
         self._wire_watching()
 
@@ -161,6 +164,7 @@ class SwarmNode:
         if hasattr(self, "watching"):
             await self.watching.close()
         if hasattr(self, "records"):
+            await self.tending.close()
             await self.upkeep.close()
             await self.mover.close()
             await self.batches.close()
@@ -227,7 +231,10 @@ class SwarmNode:
 
     async def repair(self) -> dict[str, object]:
         """Bring what this peer holds to all of its replicas now; what was done."""
-        return await Repair(self.store, self.writer, self.chunks).run()
+        rebuilt = self.upkeep.counters["upkeep_shards_rebuilt"]
+        await self.tending.round(at_once=True)
+        rebuilt = self.upkeep.counters["upkeep_shards_rebuilt"] - rebuilt
+        return await Repair(self.store, self.writer, self.chunks).run() | {"shards_rebuilt": rebuilt}
 
 
 def _by_peer(pages: list[list[ReplicaInfo]]) -> list[ReplicaInfo]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from p2pkv.core.records import Flag, Version, encoded_bytes
 from p2pkv.core.replication import position
 from p2pkv.errors import P2pkvError
-from p2pkv.ids import ChunkID, Place
+from p2pkv.ids import ChunkID, Place, is_shard
 from p2pkv.limits import RECORDS_STORE_BYTES_MAX
 from p2pkv.storage.interface import Cursor, PageInfo, RangeQuery, Store
 from p2pkv.swarm.chunks import ChunkSwarm
@@ -35,7 +35,8 @@ class Repair:
         chunk_id: ChunkID | None = None
         while chunk_ids := await self._store.chunk_ids(chunk_id):
             for chunk_id in chunk_ids:
-                await self._chunk(chunk_id)
+                if not is_shard(chunk_id):  # those are tended (p2pkv/swarm/tending.py)
+                    await self._chunk(chunk_id)
         return {
             "records": self._records,
             "records_short": self._records_short,
