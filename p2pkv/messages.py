@@ -131,6 +131,7 @@ class Accepted(Message, frozen=True):
 
 class HasChunks(Message, frozen=True):
     chunk_ids: list[bytes]
+    vouch: bool = False  # a record refers to them, or will
 
 
 class HasChunksReply(Message, frozen=True):
@@ -194,6 +195,7 @@ class FetchReply(Message, frozen=True):
     answered: int  # of the items, from the first; what is not held any more is left out
     records: list[Handed] = []
     chunk_ids: list[bytes] = []  # to be pulled as any chunk
+    days: list[int] = []  # when each chunk was last vouched for, since 1970
 
 
 class Holds(Message, frozen=True):

@@ -357,7 +357,7 @@ def _messages() -> list[tuple[str, object]]:
         (m.COMPARE.name, m.CompareReply([(0, b""), (1, b"\x00\x03" + bytes(range(16))), (2, bytes(range(10)))])),
         (m.FETCH.name, m.Fetch(m.CHUNKS, bytes(range(20)))),
         (m.FETCH.name, m.FetchReply(2, [m.Handed(KEY, 1, plain)])),
-        (m.FETCH.name, m.FetchReply(1, chunk_ids=[CHUNK_ID])),
+        (m.FETCH.name, m.FetchReply(1, chunk_ids=[CHUNK_ID], days=[20_454])),
         (m.HOLDS.name, m.Holds(bytes(range(20)))),
         (m.HOLDS.name, m.HoldsReply([True, False])),
         (m.LEAVE.name, m.Leave(True)),

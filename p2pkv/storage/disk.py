@@ -36,7 +36,17 @@ from p2pkv.storage.disk_packs import AppendChunk, Packs
 from p2pkv.storage.disk_readers import Readers
 from p2pkv.storage.disk_reads import Damage
 from p2pkv.storage.disk_upkeep import Upkeep
-from p2pkv.storage.disk_writer import CommitWrites, DropChunk, DropRows, IndexChunk, Location, Work, Writer
+from p2pkv.storage.disk_writer import (
+    CollectChunk,
+    CommitWrites,
+    DropChunk,
+    DropRows,
+    IndexChunk,
+    Location,
+    VouchChunks,
+    Work,
+    Writer,
+)
 from p2pkv.storage.files import Files, FolderLock
 from p2pkv.storage.interface import (
     DamageReport,
@@ -254,11 +264,22 @@ class DiskStore(Store):
         return await self.ask(disk_reads.has_chunks, list(chunk_ids))
 
     async def delete_chunk(self, chunk_id: ChunkID) -> bool:
-        deleted = bool(await self.write(DropChunk(chunk_id)))
-        if deleted:
+        return self._dropped(chunk_id, bool(await self.write(DropChunk(chunk_id))))
+
+    def _dropped(self, chunk_id: ChunkID, done: bool) -> bool:
+        if done:
             self.watcher.moved_chunks([chunk_id])
             self._upkeep.nudge()
-        return deleted
+        return done
+
+    async def vouch_chunks(self, chunk_ids: Sequence[ChunkID], day: int) -> None:
+        await self.write(VouchChunks(list(chunk_ids), day))
+
+    async def chunk_days(self, chunk_ids: Sequence[ChunkID]) -> list[int | None]:
+        return await self.ask(disk_reads.chunk_days, list(chunk_ids))
+
+    async def collect_chunk(self, chunk_id: ChunkID, before_day: int) -> bool:
+        return self._dropped(chunk_id, bool(await self.write(CollectChunk(chunk_id, before_day))))
 
     async def chunk_ids(self, after: ChunkID | None = None, limit: int = 1000) -> list[ChunkID]:
         return await self.ask(disk_reads.chunk_ids, after, limit)

@@ -160,6 +160,12 @@ def has_chunks(database: sqlite3.Connection, chunk_ids: Sequence[ChunkID]) -> li
     return [location(database, chunk_id) is not None for chunk_id in chunk_ids]
 
 
+def chunk_days(database: sqlite3.Connection, chunk_ids: Sequence[ChunkID]) -> list[int | None]:
+    sql = "SELECT day FROM chunk_days WHERE id = ?"
+    rows = [database.execute(sql, (chunk_id,)).fetchone() for chunk_id in chunk_ids]
+    return [row[0] if row else None for row in rows]
+
+
 def chunk_ids(database: sqlite3.Connection, after: ChunkID | None, limit: int) -> list[ChunkID]:
     sql = "SELECT id FROM chunks WHERE id > ? ORDER BY id LIMIT ?"
     return [ChunkID(row[0]) for row in database.execute(sql, (after or b"", limit))]

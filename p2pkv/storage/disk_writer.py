@@ -55,6 +55,20 @@ class DropChunk(msgspec.Struct, frozen=True):
     only_at: Location | None = None
 
 
+class VouchChunks(msgspec.Struct, frozen=True):
+    """Note that chunks were wanted on a day; the latest counts. Result: how many of them are here."""
+
+    chunk_ids: Sequence[ChunkID]
+    day: int
+
+
+class CollectChunk(msgspec.Struct, frozen=True):
+    """Remove a chunk, if it was last wanted before a day. Result: whether it was removed."""
+
+    chunk_id: ChunkID
+    before_day: int
+
+
 class DropRows(msgspec.Struct, frozen=True):
     """Remove damaged records by row id and checksum. Result: how many."""
 
@@ -73,7 +87,9 @@ class ForgetPack(msgspec.Struct, frozen=True):
     pack: int
 
 
-Work = CommitWrites | IndexChunk | MoveChunk | DropChunk | DropRows | RetirePack | ForgetPack
+Work = (
+    CommitWrites | IndexChunk | MoveChunk | DropChunk | VouchChunks | CollectChunk | DropRows | RetirePack | ForgetPack
+)
 
 
 class Writer:
@@ -146,6 +162,10 @@ class Writer:
                 return self._move(chunk_id, old, new)
             case DropChunk(chunk_id, only_at):
                 return self._drop_chunk(chunk_id, only_at)
+            case VouchChunks(chunk_ids, day):
+                return sum(self._vouch(chunk_id, day) for chunk_id in chunk_ids)
+            case CollectChunk(chunk_id, before_day):
+                return self._collect(chunk_id, before_day)
             case DropRows(rows):
                 return sum(self._drop_row(row_id, crc) for row_id, crc in rows)
             case RetirePack(pack):
@@ -200,9 +220,23 @@ class Writer:
         if location is None or (only_at is not None and location != only_at):
             return False
         self._database.execute("DELETE FROM chunks WHERE id = ?", (chunk_id,))
+        self._database.execute("DELETE FROM chunk_days WHERE id = ?", (chunk_id,))
         self._empty(location)
         self._count_chunk(-1, -location.size_bytes)
         return True
+
+    def _vouch(self, chunk_id: ChunkID, day: int) -> bool:
+        if self._location(chunk_id) is None:
+            return False
+        self._database.execute(
+            "INSERT INTO chunk_days VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET day = max(day, excluded.day)",
+            (chunk_id, day),
+        )
+        return True
+
+    def _collect(self, chunk_id: ChunkID, before_day: int) -> bool:
+        row = self._database.execute("SELECT day FROM chunk_days WHERE id = ?", (chunk_id,)).fetchone()
+        return row is not None and row[0] < before_day and self._drop_chunk(chunk_id, None)
 
     def _location(self, chunk_id: ChunkID) -> Location | None:
         sql = "SELECT pack, offset, size_bytes FROM chunks WHERE id = ?"

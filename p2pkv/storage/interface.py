@@ -253,6 +253,18 @@ class Store(ABC):
     @abstractmethod
     async def chunk_ids(self, after: ChunkID | None = None, limit: int = 1000) -> list[ChunkID]: ...
 
+    @abstractmethod
+    async def vouch_chunks(self, chunk_ids: Sequence[ChunkID], day: int) -> None:
+        """Note that these were wanted on a day (of the caller's count); the latest day counts. Absent ones are none."""
+
+    @abstractmethod
+    async def chunk_days(self, chunk_ids: Sequence[ChunkID]) -> list[int | None]:
+        """When each was last wanted; None where that was never noted, or it is absent."""
+
+    @abstractmethod
+    async def collect_chunk(self, chunk_id: ChunkID, before_day: int) -> bool:
+        """Delete a chunk, only if it was last wanted before a day; True where it was."""
+
     # --- the whole ---
     @abstractmethod
     def usage(self) -> Usage:

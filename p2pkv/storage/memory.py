@@ -46,6 +46,7 @@ class MemoryStore(Store):
         self._keys = SortedKeys()  # (key, place) of the pages whose key is known
         self._registers: dict[tuple[Place, bytes], bytes] = {}
         self._chunks: dict[ChunkID, bytes] = {}
+        self._chunk_days: dict[ChunkID, int] = {}
         self._chunk_order = SortedKeys()
         self._records = 0
         self._size_bytes = 0
@@ -202,10 +203,22 @@ class MemoryStore(Store):
         data = self._chunks.pop(chunk_id, None)
         if data is None:
             return False
+        self._chunk_days.pop(chunk_id, None)
         self._chunk_order.remove((chunk_id,))
         self._size_bytes -= len(data)
         self.watcher.moved_chunks([chunk_id])
         return True
+
+    async def vouch_chunks(self, chunk_ids: Sequence[ChunkID], day: int) -> None:
+        here = (chunk_id for chunk_id in chunk_ids if chunk_id in self._chunks)
+        self._chunk_days |= {chunk_id: max(day, self._chunk_days.get(chunk_id, day)) for chunk_id in here}
+
+    async def chunk_days(self, chunk_ids: Sequence[ChunkID]) -> list[int | None]:
+        return [self._chunk_days.get(chunk_id) for chunk_id in chunk_ids]
+
+    async def collect_chunk(self, chunk_id: ChunkID, before_day: int) -> bool:
+        day = self._chunk_days.get(chunk_id)
+        return day is not None and day < before_day and await self.delete_chunk(chunk_id)
 
     async def chunk_ids(self, after: ChunkID | None = None, limit: int = 1000) -> list[ChunkID]:
         ids = self._chunk_order.ascending((after,) if after is not None else None, beyond=True)

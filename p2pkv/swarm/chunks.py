@@ -13,14 +13,14 @@ Owns chunk placement and the choice of replicas. Never looks into a chunk.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from p2pkv import messages
 from p2pkv.core.drafts import ChunkPut
 from p2pkv.core.replication import needed
 from p2pkv.errors import IncompleteError, NotFoundError, RemoteError, UnreachableError
 from p2pkv.ids import CHUNK_ID_BYTES, Bytes, ChunkID, NodeID, distance, is_shard, place_of_chunk
-from p2pkv.limits import BULK_SHORT_BYTES, CHUNKS_ASKED_MAX, RELAY_BYTES_MIN
+from p2pkv.limits import BULK_SHORT_BYTES, CHUNK_DOUBT_DAYS, CHUNK_GRACE_DAYS, CHUNKS_ASKED_MAX, DAY_S, RELAY_BYTES_MIN
 from p2pkv.outcomes import Acks, ReplicaFailure, ReplicaInfo
 from p2pkv.storage.interface import QuotaExceededError, Store, StoreFailedError
 from p2pkv.swarm.contact import Contact
@@ -33,15 +33,36 @@ from p2pkv.swarm.pulling import ChunkHash, ChunkTransport, Pulls, Search
 class ChunkKeeper:
     """This peer's share of the swarm's chunks: what it answers to others."""
 
-    def __init__(self, store: Store, *, stores: bool, chunk_hash: ChunkHash) -> None:
+    def __init__(self, store: Store, *, stores: bool, chunk_hash: ChunkHash, now_s: Callable[[], float]) -> None:
         self.store = store
+        self._now_s = now_s
         self.chunk_hash = chunk_hash
         self.stores = stores
 
     async def on_has(self, sender: Sender, request: messages.HasChunks) -> messages.HasChunksReply:
         if len(request.chunk_ids) > CHUNKS_ASKED_MAX or any(len(i) != CHUNK_ID_BYTES for i in request.chunk_ids):
             raise RemoteError("malformed", "too many chunk ids, or of a wrong length")
-        return messages.HasChunksReply(await self.store.has_chunks([ChunkID(i) for i in request.chunk_ids]))
+        ids = [ChunkID(i) for i in request.chunk_ids]
+        if request.vouch:
+            await self.vouch(ids)
+        return messages.HasChunksReply(await self.store.has_chunks(ids))
+
+    def today(self) -> int:
+        """Days since 1970."""
+        return int(self._now_s() // DAY_S)
+
+    async def vouch(self, chunk_ids: Sequence[ChunkID]) -> None:
+        """Note that these are wanted. A day that is not known counts from when it is first looked at: later."""
+        today = self.today()
+        days = await self.store.chunk_days(chunk_ids)
+        old = [chunk_id for chunk_id, day in zip(chunk_ids, days, strict=True) if day is not None and day < today]
+        if old:
+            await self.store.vouch_chunks(old, today)
+
+    async def doubtful(self, chunk_id: ChunkID) -> bool:
+        """Has nobody wanted a chunk for so long that it should not be brought to further peers?"""
+        (day,) = await self.store.chunk_days([chunk_id])
+        return day is not None and day < self.today() - CHUNK_DOUBT_DAYS
 
     async def receive(self, chunk_id: ChunkID, data: Bytes) -> None:
         """Check and keep a chunk that came from another peer; durable when it returns. Raises RemoteError."""
@@ -58,7 +79,8 @@ class ChunkKeeper:
     async def keep(self, chunk_id: ChunkID, data: Bytes) -> None:
         """Raises RemoteError where the store cannot take it."""
         try:
-            await self.store.put_chunk(chunk_id, data)
+            if not await self.store.put_chunk(chunk_id, data):
+                await self.vouch([chunk_id])
         except QuotaExceededError as error:
             raise RemoteError("quota", str(error)) from error
         except StoreFailedError as error:
@@ -95,7 +117,16 @@ class ChunkSwarm:
     async def put(
         self, chunk_id: ChunkID, stored: bytes, *, replicas: int | None = None, acks: Acks = "quorum"
     ) -> ChunkPut:
-        """Bring a chunk to its replicas; every one of them is waited for, so that the count is the truth."""
+        """Bring a chunk that is wanted to its replicas; each is waited for, so that the count is the truth."""
+        return await self._put(chunk_id, stored, replicas, acks, vouch=True)
+
+    async def restore(self, chunk_id: ChunkID, stored: bytes) -> ChunkPut:
+        """Bring a chunk that lies here to its replicas, whether anybody wants it or not."""
+        return await self._put(chunk_id, stored, None, "all", vouch=False)
+
+    async def _put(
+        self, chunk_id: ChunkID, stored: bytes, replicas: int | None, acks: Acks, *, vouch: bool
+    ) -> ChunkPut:
         if is_shard(chunk_id):
             return await self.put_shard(chunk_id, stored)
         contacts, here = await self._replicas(chunk_id, replicas or self._neighbourhood.k)
@@ -103,7 +134,7 @@ class ChunkSwarm:
         if not asked:
             raise _alone()
         worth_asking = len(stored) > BULK_SHORT_BYTES  # less is sent as quickly as asked about
-        holding = await self._holding(chunk_id, contacts) if worth_asking else {}
+        holding = await self._holding(chunk_id, contacts, vouch=vouch) if worth_asking else {}
         failures: list[ReplicaFailure] = []
         missing = [contact for contact in contacts if not holding.get(contact.id)]
         pushing = asyncio.gather(self._bring(missing, chunk_id, stored, failures))
@@ -131,7 +162,8 @@ class ChunkSwarm:
             if keeper is None:
                 sent = await self._keep_here(shard_id, stored, failures, here=True)
             else:
-                sent = not (len(stored) > BULK_SHORT_BYTES and await self._pulls.holds(keeper, shard_id))
+                asks = len(stored) > BULK_SHORT_BYTES
+                sent = not (asks and await self._pulls.holds(keeper, shard_id, vouch=True))
                 if sent:
                     await self._push(keeper, shard_id, stored, failures)
             if len(failures) == before:
@@ -165,6 +197,7 @@ class ChunkSwarm:
 
     async def _keep_here(self, chunk_id: ChunkID, stored: bytes, failures: list[ReplicaFailure], *, here: bool) -> bool:
         if not here or (await self._keeper.store.has_chunks([chunk_id]))[0]:
+            await self._keeper.vouch([chunk_id])
             return False
         try:
             await self._keeper.keep(chunk_id, stored)
@@ -178,9 +211,11 @@ class ChunkSwarm:
         except RemoteError as error:
             failures.append(ReplicaFailure(contact.id.hex(), f"{contact.ip}:{contact.port}", str(error)))
 
-    async def _holding(self, chunk_id: ChunkID, contacts: list[Contact]) -> dict[bytes, bool | None]:
+    async def _holding(
+        self, chunk_id: ChunkID, contacts: list[Contact], *, vouch: bool = False
+    ) -> dict[bytes, bool | None]:
         """Which contacts hold a chunk; None for one that did not answer."""
-        answers = await asyncio.gather(*(self._pulls.holds(contact, chunk_id) for contact in contacts))
+        answers = await asyncio.gather(*(self._pulls.holds(contact, chunk_id, vouch=vouch) for contact in contacts))
         return {contact.id: answer for contact, answer in zip(contacts, answers, strict=True)}
 
     # --- get ---
@@ -211,13 +246,22 @@ class ChunkSwarm:
         finally:
             await search.close()
 
-    async def fetch_here(self, contact: Contact, chunk_id: ChunkID) -> int:
-        """Make this peer hold a chunk that a contact has; its size, 0 where it was here. Raises RemoteError."""
+    async def fetch_here(self, contact: Contact, chunk_id: ChunkID, day: int) -> int:
+        """Make this peer hold a chunk that a contact has; its size, 0 where it was here. Raises RemoteError.
+
+        `day`: when it was wanted there.
+        """
         if (await self._keeper.store.has_chunks([chunk_id]))[0]:
             return 0
         data = await self._pulls.pull(contact, chunk_id)
         await self._keeper.keep(chunk_id, data)
+        if day < self._keeper.today():
+            await self._keeper.store.vouch_chunks([chunk_id], day)
         return len(data)
+
+    def unwanted(self, day: int) -> bool:
+        """Would a chunk that was wanted last on that day be dropped here?"""
+        return day < self._keeper.today() - CHUNK_GRACE_DAYS
 
     async def push_to(self, contact: Contact, chunk_id: ChunkID, stored: bytes) -> None:
         """Make a contact hold a chunk; it is durable there when this returns. Raises RemoteError."""

@@ -21,6 +21,7 @@ from p2pkv.limits import (
     FETCH_ITEMS_MAX,
 )
 from p2pkv.storage.interface import Held
+from p2pkv.swarm.chunks import ChunkKeeper
 from p2pkv.swarm.inventory import StoreInventory
 from p2pkv.swarm.protocol import Sender
 
@@ -28,9 +29,10 @@ from p2pkv.swarm.protocol import Sender
 class Handing:
     """The answers."""
 
-    def __init__(self, inventory: StoreInventory) -> None:
+    def __init__(self, inventory: StoreInventory, keeper: ChunkKeeper) -> None:
         self.handed = 0
         self._inventory = inventory
+        self._keeper = keeper
         self._cells: OrderedDict[bytes, dict[bytes, Held]] = OrderedDict()
 
     async def on_compare(self, sender: Sender, request: messages.Compare) -> messages.CompareReply:
@@ -99,7 +101,10 @@ class Handing:
 
     async def _name_chunks(self, items: list[bytes]) -> messages.FetchReply:
         asked = items[:COMPARE_PREFIXES_MAX]
-        return messages.FetchReply(len(asked), chunk_ids=list(await self._inventory.chunks.ids(asked)))
+        ids = await self._inventory.chunks.ids(asked)
+        today = self._keeper.today()
+        days = [today if day is None else day for day in await self._keeper.store.chunk_days(ids)]
+        return messages.FetchReply(len(asked), chunk_ids=list(ids), days=days)
 
 
 def _handed(held: Held) -> messages.Handed | None:

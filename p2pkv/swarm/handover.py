@@ -23,7 +23,7 @@ from p2pkv.errors import P2pkvError, RemoteError
 from p2pkv.ids import ID_BYTES, ChunkID, Place, place_of_chunk
 from p2pkv.limits import CHUNKS_ASKED_MAX, FETCH_ITEMS_MAX, HANDOVER_CELLS_MAX, HANDOVER_GRACE_S, MOVE_RECORDS_MAX
 from p2pkv.storage.interface import DropVersion, Held, Store, StoreFailedError
-from p2pkv.swarm.chunks import ChunkSwarm
+from p2pkv.swarm.chunks import ChunkKeeper, ChunkSwarm
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.duties import Duties
 from p2pkv.swarm.inventory import Ledger, StoreInventory
@@ -49,6 +49,7 @@ class Handover:
         inventory: StoreInventory,
         writer: Writer,
         chunks: ChunkSwarm,
+        keeper: ChunkKeeper,
         neighbourhood: Neighbourhood,
     ) -> None:
         self.counters: Counter[str] = Counter()
@@ -58,6 +59,7 @@ class Handover:
         self._inventory = inventory
         self._writer = writer
         self._chunks = chunks
+        self._keeper = keeper
         self._neighbourhood = neighbourhood
         self._k = neighbourhood.k
         self._since_s: dict[Cell, float] = {}  # when a cell was first found to be others'
@@ -173,7 +175,9 @@ class Handover:
             data = await self._store.get_chunk(chunk_id)
             if data is None:
                 return True
-            put = await self._chunks.put(chunk_id, data, acks="all")
+            if await self._keeper.doubtful(chunk_id):
+                return True  # nobody will miss it; it is dropped when its time has come
+            put = await self._chunks.restore(chunk_id, data)
             everywhere = put.stored >= self._k
             self.counters["upkeep_chunks_handed_on"] += everywhere
         if everywhere and due and not self._neighbourhood.keeps(place_of_chunk(chunk_id)):

@@ -23,7 +23,7 @@ from p2pkv.errors import RemoteError
 from p2pkv.limits import LEAVE_PUSHES_AT_ONCE_MAX, LEAVE_S_MAX, LEAVE_WORD_S, RECORDS_STORE_BYTES_MAX
 from p2pkv.messages import CHUNKS, RECORDS
 from p2pkv.storage.interface import Held, Store, StoreFailedError
-from p2pkv.swarm.chunks import ChunkSwarm
+from p2pkv.swarm.chunks import ChunkKeeper, ChunkSwarm
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.duties import Duties
 from p2pkv.swarm.inventory import StoreInventory
@@ -43,12 +43,14 @@ class Leaving:
         protocol: PeerProtocol,
         inventory: StoreInventory,
         chunks: ChunkSwarm,
+        keeper: ChunkKeeper,
         tending: Tending,
     ) -> None:
         self._store = store
         self._protocol = protocol
         self._inventory = inventory
         self._chunks = chunks
+        self._keeper = keeper
         self._tending = tending
         self._tasks: dict[Contact, asyncio.Task[bool]] = {}
 
@@ -138,7 +140,7 @@ class Leaving:
     async def _push(self, contact: Contact, items: Sequence[bytes]) -> None:
         for chunk_id in await self._inventory.chunks.ids(items):
             data = await self._store.get_chunk(chunk_id)
-            if data is not None:
+            if data is not None and not await self._keeper.doubtful(chunk_id):
                 await self._chunks.push_to(contact, chunk_id, data)
 
 

@@ -22,6 +22,7 @@ from p2pkv.swarm.agreement import Acceptor, Agreement
 from p2pkv.swarm.batch_writing import BatchWriter
 from p2pkv.swarm.bulk_chunks import BulkTransport
 from p2pkv.swarm.chunks import ChunkKeeper, ChunkSwarm
+from p2pkv.swarm.collecting import Collecting
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.environment import Address, Environment
 from p2pkv.swarm.handing import Handing
@@ -100,7 +101,7 @@ class SwarmNode:
         self.replica = Replica(self.store, env, self.neighbourhood, holdings)
         acceptor = Acceptor(self.replica)
         chunk_hash = hash_at_once if env.simulated else ThreadHasher()
-        keeper = ChunkKeeper(self.store, stores=self._stores, chunk_hash=chunk_hash)
+        keeper = ChunkKeeper(self.store, stores=self._stores, chunk_hash=chunk_hash, now_s=env.now_s)
         pages = PageWriter(protocol, self.lookups, self.replica, self.neighbourhood, self.identity.public_key)
         self.batches = BatchWriter(protocol, self.lookups, self.replica, self.neighbourhood)
         self.writer = Writer(pages, self.batches, self.replica, self.identity, env)
@@ -115,13 +116,19 @@ class SwarmNode:
         self.bulk = BulkTransport(protocol, self.server.endpoint, keeper, env)
         self.chunks = ChunkSwarm(protocol, self.bulk, self.lookups, keeper, self.neighbourhood)
         inventory = StoreInventory(self.store)
-        self.handing = Handing(inventory)
-        handover = Handover(self.store, protocol, self.lookups, inventory, self.writer, self.chunks, self.neighbourhood)
+        self.handing = Handing(inventory, keeper)
+        handover = Handover(
+            self.store, protocol, self.lookups, inventory, self.writer, self.chunks, keeper, self.neighbourhood
+        )
         self.upkeep = Upkeep(protocol, inventory, self.replica, self.chunks, self.neighbourhood, handover, env)
-        self.tending = Tending(self.store, protocol, self.chunks, self.neighbourhood, env, self.upkeep.counters)
-        self.leaving = Leaving(self.store, protocol, inventory, self.chunks, self.tending)
+        self.tending = Tending(keeper, protocol, self.chunks, self.neighbourhood, env, self.upkeep.counters)
+        self.leaving = Leaving(self.store, protocol, inventory, self.chunks, keeper, self.tending)
+        self.collecting = Collecting(
+            protocol, self.lookups, keeper, self.chunks, self.neighbourhood, env, self.upkeep.counters
+        )
         self.upkeep.start()
         self.tending.start()
+        self.collecting.start()
         self._register(acceptor, keeper)
         self._wire_watching()
 
@@ -165,6 +172,7 @@ class SwarmNode:
             await self.watching.close()
         if hasattr(self, "records"):
             await self.tending.close()
+            await self.collecting.close()
             await self.upkeep.close()
             await self.mover.close()
             await self.batches.close()

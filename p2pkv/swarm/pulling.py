@@ -95,10 +95,11 @@ class Pulls:
             raise RemoteError("damaged", "the bytes do not match the hash")
         return data
 
-    async def holds(self, contact: Contact, chunk_id: ChunkID) -> bool | None:
-        """Whether a contact has a chunk; None where it does not answer."""
+    async def holds(self, contact: Contact, chunk_id: ChunkID, *, vouch: bool = False) -> bool | None:
+        """Whether a contact has a chunk; None where it does not answer. `vouch`: it is wanted."""
         try:
-            reply = await self._protocol.call(contact, messages.HAS_CHUNKS, messages.HasChunks([chunk_id]))
+            request = messages.HasChunks([chunk_id], vouch)
+            reply = await self._protocol.call(contact, messages.HAS_CHUNKS, request)
         except RemoteError:
             return None
         return reply.held[:1] == [True]

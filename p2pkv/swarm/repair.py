@@ -73,7 +73,7 @@ class Repair:
         if data is None:
             return
         try:
-            put = await self._chunks.put(chunk_id, data, acks="all")
+            put = await self._chunks.restore(chunk_id, data)
         except P2pkvError:
             self._short += 1
             return

@@ -34,7 +34,7 @@ from p2pkv.limits import (
     TEND_STRIPES_AT_ONCE_MAX,
 )
 from p2pkv.storage.interface import Store, StoreFailedError
-from p2pkv.swarm.chunks import ChunkSwarm
+from p2pkv.swarm.chunks import ChunkKeeper, ChunkSwarm
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.environment import Environment
 from p2pkv.swarm.neighbourhood import Neighbourhood
@@ -50,14 +50,15 @@ class Tending:
 
     def __init__(
         self,
-        store: Store,
+        keeper: ChunkKeeper,
         protocol: PeerProtocol,
         chunks: ChunkSwarm,
         neighbourhood: Neighbourhood,
         env: Environment,
         counters: Counter[str],
     ) -> None:
-        self._store = store
+        self._keeper = keeper
+        self._store: Store = keeper.store
         self._protocol = protocol
         self._chunks = chunks
         self._neighbourhood = neighbourhood
@@ -121,7 +122,7 @@ class Tending:
         stripes: list[Stripe] = []
         for chunk_id in ids:
             stored = await self._store.get_chunk(chunk_id)
-            if stored is not None:
+            if stored is not None and not await self._keeper.doubtful(chunk_id):
                 try:
                     stripes.append(decode_stripe(stored))
                 except P2pkvError as error:

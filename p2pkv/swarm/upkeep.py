@@ -27,6 +27,7 @@ from p2pkv.core.records import check_key, content_hash
 from p2pkv.errors import RemoteError
 from p2pkv.ids import CHUNK_ID_BYTES, ChunkID, Place, place_of_chunk
 from p2pkv.limits import (
+    TOMBSTONE_S,
     UPKEEP_FETCH_ITEMS,
     UPKEEP_FETCHES_AT_ONCE_MAX,
     UPKEEP_FIRST_S,
@@ -42,6 +43,7 @@ from p2pkv.limits import (
 from p2pkv.messages import CHUNKS, RECORDS, Handed
 from p2pkv.storage.interface import StoreFailedError
 from p2pkv.swarm.chunks import ChunkSwarm
+from p2pkv.swarm.collecting import ended_before
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.duties import Duties, Part, Parts, duties_of
 from p2pkv.swarm.environment import Environment
@@ -212,7 +214,7 @@ class Upkeep:
                 raise RemoteError("misbehaved", "a wrong number of items answered")
             asked, items = set(items[: reply.answered]), items[reply.answered :]
             if kind == CHUNKS:
-                gained += await self._pull_chunks(contact, asked, reply.chunk_ids)
+                gained += await self._pull_chunks(contact, asked, reply)
             else:
                 gained += await self._keep_records(asked, reply.records)
         return gained
@@ -227,7 +229,7 @@ class Upkeep:
             item = item_of(place, content_hash(handed.version))
             if item not in asked:
                 raise RemoteError("misbehaved", "a record that was not asked for")
-            if self._neighbourhood.keeps(place):
+            if self._neighbourhood.keeps(place) and not ended_before(handed.version, self._env.now_s() - TOMBSTONE_S):
                 shares[handed.key].append((item, place, handed))
             else:
                 self._reject(item)
@@ -258,13 +260,15 @@ class Upkeep:
 
     # --- chunks ---
 
-    async def _pull_chunks(self, contact: Contact, asked: set[bytes], named: list[bytes]) -> int:
+    async def _pull_chunks(self, contact: Contact, asked: set[bytes], named: messages.FetchReply) -> int:
         gained = 0
-        for chunk_id in map(ChunkID, named):
+        if len(named.days) != len(named.chunk_ids):
+            raise RemoteError("misbehaved", "a wrong number of days")
+        for chunk_id, day in zip(map(ChunkID, named.chunk_ids), named.days, strict=True):
             if len(chunk_id) != CHUNK_ID_BYTES or not any(chunk_id.startswith(item) for item in asked):
                 raise RemoteError("misbehaved", "a chunk that was not asked for")
-            if self._neighbourhood.keeps(place_of_chunk(chunk_id)):
-                size_bytes = await self._chunks.fetch_here(contact, chunk_id)
+            if self._neighbourhood.keeps(place_of_chunk(chunk_id)) and not self._chunks.unwanted(day):
+                size_bytes = await self._chunks.fetch_here(contact, chunk_id, day)
                 gained += size_bytes > 0
                 self.counters["upkeep_bytes_fetched"] += size_bytes
             else:

@@ -308,6 +308,23 @@ class StoreConformance:
         assert [info.total for info in await store.keys()] == [2]
 
     # --- chunks ---
+    async def test_a_chunk_is_collected_only_where_nobody_wanted_it_of_late(self, store: Store) -> None:
+        data = [bytes([n]) * 100 for n in range(3)]
+        ids = [chunk_id_of(d) for d in data]
+        for chunk_id, d in zip(ids, data, strict=True):
+            await store.put_chunk(chunk_id, d)
+        assert await store.chunk_days(ids) == [None] * 3
+        assert not await store.collect_chunk(ids[0], 1_000_000), "when it was wanted is not known yet"
+        await store.vouch_chunks([*ids[:2], chunk_id_of(b"absent")], 10)
+        await store.vouch_chunks(ids[1:2], 20)
+        await store.vouch_chunks(ids[1:2], 15)
+        assert await store.chunk_days([*ids, chunk_id_of(b"absent")]) == [10, 20, None, None]
+        assert [await store.collect_chunk(chunk_id, 11) for chunk_id in ids] == [True, False, False]
+        assert await store.has_chunks(ids) == [False, True, True]
+        assert store.usage().chunks == 2
+        await store.put_chunk(ids[0], data[0])
+        assert await store.chunk_days(ids[:1]) == [None], "it begins anew"
+
     async def test_chunks(self, store: Store) -> None:
         data = [os.urandom(size) for size in (1, 1000, 65536, 1 << 20)]
         ids = [chunk_id_of(d) for d in data]

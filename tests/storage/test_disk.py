@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -77,6 +78,25 @@ async def test_a_closed_store_says_so(tmp_path: Path) -> None:
         await store.commit([put(version())])
     with pytest.raises(StoreFailedError):
         await store.get_chunk(chunk_id_of(b""))
+
+
+# --- older homes ---
+async def test_a_home_of_before_chunks_had_days_is_opened(tmp_path: Path) -> None:
+    store = make(tmp_path)
+    await store.open()
+    chunk_id = await put_chunk(store, b"old")
+    await store.close()
+    with sqlite3.connect(tmp_path / "store.db") as database:
+        database.execute("DROP TABLE chunk_days")
+    database.close()
+    await store.open()
+    assert await store.chunk_days([chunk_id]) == [None]
+    await store.vouch_chunks([chunk_id], 7)
+    await store.close()
+    await store.open()
+    assert await store.chunk_days([chunk_id]) == [7]
+    assert await store.get_chunk(chunk_id) == b"old"
+    await store.close()
 
 
 # --- one store a folder ---
