@@ -67,6 +67,7 @@ class Tending:
         self._rounds = 0
         self._lost: dict[ChunkID, float] = {}  # shards that were nowhere to be found, since when
         self._others: dict[ChunkID, float] = {}  # shards here that a nearer peer should have, since when
+        self._beyond: set[ChunkID] = set()  # chunks of which too few shards were found
         self._task: asyncio.Task[None] | None = None
 
     # --- life ---
@@ -196,12 +197,7 @@ class Tending:
             return
         shards = await self._some(stripe, [index for index in range(len(stripe.shards)) if index not in lost])
         if len(shards) < stripe.needed:
-            log.warning(
-                "erasure-coded chunk %s: %d shards found, %d are needed",
-                stripe.chunk_id.hex(),
-                len(shards),
-                stripe.needed,
-            )
+            self._tell_beyond(stripe, len(shards))
             return
         try:
             rebuilt = await self._offload(lambda: rebuild(stripe, shards, wanted))
@@ -211,6 +207,15 @@ class Tending:
                 self._lost.pop(stripe.shards[index], None)
         except P2pkvError as error:
             log.warning("erasure-coded chunk %s: %s", stripe.chunk_id.hex(), error)
+
+    def _tell_beyond(self, stripe: Stripe, found: int) -> None:
+        """Say once that a chunk cannot be brought back from the shards that answer now."""
+        if stripe.chunk_id not in self._beyond:
+            told = "erasure-coded chunk %s: only %d of the shards are found, and %d are needed"
+            log.warning(told, stripe.chunk_id.hex(), found, stripe.needed)
+        if len(self._beyond) >= TEND_REMEMBERED_MAX:
+            self._beyond.clear()
+        self._beyond.add(stripe.chunk_id)
 
     async def _some(self, stripe: Stripe, indexes: Sequence[int]) -> dict[int, Bytes]:
         """As many shards as are needed, of these."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -159,3 +160,16 @@ async def test_other_shards_come_in_the_place_of_those_that_take_too_long(files:
     async with asyncio.timeout(30):
         assert await read_all(files, "coded") == data
     assert world.chunks.running == 0
+
+
+def test_the_document_tells_what_the_formula_gives() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "durability.md").read_text()
+    rows = re.findall(
+        r"^\| (\d+(?:/\d+)?)(?: copies[^|]*)? \| [\d.]+ \| (\S+) \| (\S+) \| (\S+) \|$", text, re.MULTILINE
+    )
+    assert len(rows) >= 10
+    for name, *told in rows:
+        code = Code(*map(int, name.split("/"))) if "/" in name else Code(1, int(name))
+        for value, days, chunks in zip(told, (90, 90, 7), (1, 1024, 1024), strict=True):
+            found = loss_per_year(code, chunks, life_s=days * 86_400, repair_s=3600)
+            assert float(value) == pytest.approx(found, rel=0.06)
