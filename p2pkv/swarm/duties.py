@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from heapq import nsmallest
 from typing import NamedTuple
 
 from p2pkv.core.reconciliation import CELL_DIGITS, DIGITS
@@ -53,6 +52,7 @@ class Parts:
         """`contacts`: those nearest to this peer, several times k of them."""
         self._own = int.from_bytes(node_id, "big")
         self._contacts = {int.from_bytes(contact.id, "big"): contact for contact in contacts if contact.kind != "stock"}
+        self._everybody = [*self._contacts, self._own]
         self._k = k
 
     def walk(self) -> Iterator[Part]:
@@ -74,7 +74,7 @@ class Parts:
     def _nearest(self, digits: bytes) -> frozenset[int]:
         """The k peers nearest to the first place with these digits, this one among them where it is."""
         place = int(digits, 16) << (ID_BITS - 4 * len(digits))
-        return frozenset(nsmallest(self._k, [*self._contacts, self._own], key=place.__xor__))
+        return frozenset(sorted(self._everybody, key=place.__xor__)[: self._k])  # a heap is slower for so few
 
     def _others_enough(self, prefix: bytes) -> bool:
         """Are k others nearer to every place below the prefix? All that share more digits with it than this peer."""
