@@ -127,6 +127,7 @@ DIRECT_ALIGN_BYTES = 4096  # of what is written past the page cache: the largest
 FAILURES_REPORTED_MAX = 1000  # files of a folder that failed, by name; the count goes on
 FOLDER_DEPTH_MAX = 128
 PROGRESS_INTERVAL_S = 0.1
+PROGRESS_PEERS_MAX = 32  # named in one step
 # "p2pkv:" + key and name percent-encoded + "#" and 43 characters of base64
 LINK_CHARS_MAX = 6 + 3 * (KEY_BYTES_MAX + NAME_BYTES_MAX) + 44
 

@@ -157,6 +157,7 @@ class TransferProgress(msgspec.Struct, frozen=True):
     total: int | None  # bytes; None for a stream of unknown length
     chunks_done: int = 0
     replicas: int = 0
+    peers: dict[str, int] = {}  # by address: bytes fetched from it, or of this that it holds durably; the chief ones
 
 
 class ContactInfo(msgspec.Struct, frozen=True):

@@ -49,7 +49,7 @@ def download(session: Session, names: tuple[str, ...], to: str, byte_range: Rang
     """Fetch files or folders by name or link; a last argument - writes to standard output, too.
 
     Every chunk is verified. Nothing half appears under the final name; the same command resumes what an
-    interrupted one left.
+    interrupted one left. With -v, each peer's part is shown, too.
     """
     if len(names) > 1 and names[-1] == "-":
         names, to = names[:-1], "-"

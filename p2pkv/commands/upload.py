@@ -38,7 +38,7 @@ def upload(session: Session, paths: tuple[str, ...], name: str | None, **options
     """Store files or whole folders; - stands for standard input and needs --as. Prints the link of each.
 
     A file appears in the swarm whole or not at all. Run it again after an interruption: what is there already
-    is not sent twice.
+    is not sent twice. With -v, each peer's part is shown, too.
     """
     if name is not None and len(paths) > 1:
         raise InvalidError("--as goes with one PATH", "use --to FOLDER for several")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
-from p2pkv.limits import PROGRESS_INTERVAL_S
+from p2pkv.core.carriers import counted
+from p2pkv.limits import PROGRESS_INTERVAL_S, PROGRESS_PEERS_MAX
 from p2pkv.outcomes import TransferProgress
 
 Progress = Callable[[TransferProgress], None]
@@ -22,6 +25,7 @@ class Meter:
         self.done = 0
         self.chunks_done = 0
         self.replicas = 0
+        self.peers: Counter[str] = Counter()  # bytes by the peers that carry them
         self._callback = callback
         self._phase: Phase = phase
         self._began_s = asyncio.get_running_loop().time()
@@ -42,11 +46,19 @@ class Meter:
             self._told_s = now_s
             self._tell(self._phase)
 
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count, by peer, what chunks carry within; the whole succeeded where nothing is raised: always told."""
+        with counted() as self.peers:
+            yield
+        self.finish()
+
     def finish(self) -> None:
         """The whole succeeded: always told."""
         self._tell("done")
 
     def _tell(self, phase: Phase) -> None:
         if self._callback:
-            step = TransferProgress(self.name, phase, self.done, self.total, self.chunks_done, self.replicas)
+            peers = dict(self.peers.most_common(PROGRESS_PEERS_MAX))
+            step = TransferProgress(self.name, phase, self.done, self.total, self.chunks_done, self.replicas, peers)
             self._callback(step)

@@ -74,12 +74,10 @@ class Files:
         size_bytes = await self._offload(_size_of, source) if isinstance(source, Path) else None
         meter = Meter(progress, place.full, "sending", size_bytes)
         await asyncio.gather(self._up.check_free(place), self._namespace.ensure_folder(place.folder, acks=acks))
-        if isinstance(source, Path):
-            outcome = await self._up.file(source, place, options, meter)
-        else:
-            outcome = await self._up.stream(source, place, options, meter)
-        meter.finish()
-        return outcome
+        with meter.counting():
+            if isinstance(source, Path):
+                return await self._up.file(source, place, options, meter)
+            return await self._up.stream(source, place, options, meter)
 
     async def upload_folder(
         self,
@@ -101,8 +99,8 @@ class Files:
         meter = Meter(progress, path, "sending", 0)
         await self._namespace.ensure_folder(path.rpartition("/")[0], acks=acks)
         upload = FolderUpload(self._up, source, path, options, meter)
-        await upload.run()
-        meter.finish()
+        with meter.counting():
+            await upload.run()
         return upload.tally.outcome(path, str(names.Link(path, options.key)))
 
     async def download(
@@ -123,15 +121,13 @@ class Files:
         if await self._offload(target.is_dir):
             target = target / names.check_local(place.name)
         meter = Meter(progress, place.full, "fetching", entry.version.size_bytes)
-        if entry.meta.kind is Kind.LINK:
-            await self._down.symlink(entry, target)
-            outcome = TransferOutcome(place.full, str(link), 0, "", 0, 0, 0, meter.seconds)
-        else:
+        with meter.counting():
+            if entry.meta.kind is Kind.LINK:
+                await self._down.symlink(entry, target)
+                return TransferOutcome(place.full, str(link), 0, "", 0, 0, 0, meter.seconds)
             start, stop = span(entry, byte_range)
             meter.total = stop - start
-            outcome = await self._down.file(entry, link.key, target, meter, byte_range)
-        meter.finish()
-        return outcome
+            return await self._down.file(entry, link.key, target, meter, byte_range)
 
     async def download_folder(
         self, name_or_link: str, target: Path, *, progress: Progress | None = None
@@ -141,9 +137,9 @@ class Files:
         own = await self._need_folder(link.name)
         meter = Meter(progress, link.name, "fetching", 0)
         download = FolderDownload(self._down, target, link.name, link.key, meter)
-        async with aclosing(list_entries(self._records, link.name + "/")) as entries:
-            await download.run(entries, own)
-        meter.finish()
+        with meter.counting():
+            async with aclosing(list_entries(self._records, link.name + "/")) as entries:
+                await download.run(entries, own)
         return download.tally.outcome(link.name, str(link))
 
     async def open(

@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 
 from p2pkv import messages
+from p2pkv.core.carriers import carried
 from p2pkv.core.drafts import ChunkPut
 from p2pkv.core.replication import needed
 from p2pkv.errors import IncompleteError, NotFoundError, RemoteError, UnreachableError
@@ -141,6 +142,10 @@ class ChunkSwarm:
         kept = await self._keep_here(chunk_id, stored, failures, here=here)
         await pushing
         held = asked - len(failures)
+        failed = {failure.node for failure in failures}
+        for contact in contacts:
+            if contact.id.hex() not in failed:
+                carried(contact.ip, contact.port, len(stored))
         return ChunkPut(asked, held, needed(acks, asked), sent=bool(missing) or kept, failures=failures)
 
     async def put_shard(self, shard_id: ChunkID, stored: bytes, avoid: Collection[bytes] = ()) -> ChunkPut:
@@ -167,6 +172,8 @@ class ChunkSwarm:
                 if sent:
                     await self._push(keeper, shard_id, stored, failures)
             if len(failures) == before:
+                if keeper:
+                    carried(keeper.ip, keeper.port, len(stored))
                 return ChunkPut(1, 1, 1, sent=sent, failures=failures)
         return ChunkPut(1, 0, 1, sent=True, failures=failures)
 

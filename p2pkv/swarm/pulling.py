@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from p2pkv import messages
+from p2pkv.core.carriers import carried
 from p2pkv.errors import RemoteError
 from p2pkv.ids import Bytes, ChunkID, is_shard
 from p2pkv.limits import PULL_LOOK_S, PULL_PATIENCE, PULL_PATIENCE_MIN_S, PULL_QUIET_S, PULLS_USUAL
@@ -79,6 +80,7 @@ class Pulls:
         """A chunk from a contact, checked. Raises RemoteError."""
         began_s = asyncio.get_running_loop().time()
         data = await self._pull(contact, chunk_id)
+        carried(contact.ip, contact.port, len(data))
         self._done += 1
         self._usual_s += (asyncio.get_running_loop().time() - began_s - self._usual_s) / min(self._done, PULLS_USUAL)
         return data

@@ -237,7 +237,9 @@ class _Handler(BaseHTTPRequestHandler):
             target = Path(wanted.target)
             (target / Path(name).name if target.is_dir() else target).write_bytes(self.server.files[name])
         data = self.server.files[name]
-        steps = [shapes.TransferLine(TransferProgress(name, "sending", half, len(data))) for half in (0, len(data))]
+        parts = (0, len(data))
+        progress = [TransferProgress(name, "sending", n, len(data), peers={"127.0.0.1:7001": n}) for n in parts]
+        steps = [shapes.TransferLine(step) for step in progress]
         self._stream([*steps, shapes.TransferLine(outcome=_outcome(name, data))])
 
 

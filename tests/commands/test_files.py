@@ -62,6 +62,14 @@ def test_listing(p2pkv: CommandLine, peer: FakePeer) -> None:
     assert p2pkv("ls").out == b"a/one\n"
 
 
+def test_verbose_tells_what_each_peer_carried(p2pkv: CommandLine, peer: FakePeer, tmp_path: Path) -> None:
+    peer.files["f"] = b"x" * 2048
+    assert "127.0.0.1:7001" not in p2pkv("download", "f", "--to", str(tmp_path / "f")).err
+    verbose = p2pkv("download", "f", "--to", str(tmp_path / "g"), "-v").err
+    assert verbose.splitlines()[0].split() == ["127.0.0.1:7001", "2.0", "KiB"]
+    assert p2pkv("download", "f", "--to", str(tmp_path / "h"), "-v", "-q").err == ""
+
+
 def test_a_progress_bar_on_a_terminal_alone(peer: FakePeer, tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(b"x" * 100_000)
     outer, inner = pty.openpty()

@@ -10,6 +10,7 @@ import pytest
 
 from p2pkv import Peer
 from p2pkv.errors import NotFoundError
+from p2pkv.outcomes import TransferProgress
 from p2pkv.testing import Swarm
 
 
@@ -47,6 +48,19 @@ async def test_a_thousand_small_files_come_down_equal(swarm: Swarm, tmp_path: Pa
     names = [info.name async for info in swarm.peers[2].list_files("many/") if info.kind == "file"]
     assert len(names) == 1000
     assert names == sorted(names)
+
+
+async def test_progress_tells_what_each_peer_carried(swarm: Swarm, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(os.urandom(3_000_000))
+    steps: list[TransferProgress] = []
+    await swarm.peers[0].upload(tmp_path / "f", name="f", progress=steps.append)
+    others = {peer.address for peer in swarm.peers[1:]}
+    assert set(steps[-1].peers) == others
+    assert all(size_bytes >= 3_000_000 for size_bytes in steps[-1].peers.values()), "each replica holds all of it"
+    async with Peer(listen=["127.0.0.1:0"], bootstrap=[*others], ephemeral=True) as guest:
+        await guest.wait_connected()
+        await guest.download("f", tmp_path / "g", progress=steps.append)
+    assert sum(steps[-1].peers.values()) >= 3_000_000, "a guest holds nothing and fetches all"
 
 
 async def test_a_deleted_file_is_gone(swarm: Swarm, tmp_path: Path) -> None:
