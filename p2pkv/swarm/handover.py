@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -62,6 +63,7 @@ class Handover:
         self._keeper = keeper
         self._neighbourhood = neighbourhood
         self._k = neighbourhood.k
+        self._last: dict[int, bytes] = {}  # of each kind, the cell that had its turn last
         self._since_s: dict[Cell, float] = {}  # when a cell was first found to be others'
         self._safe: dict[Cell, bytes] = {}  # cells that k others have whole: what they held then
 
@@ -71,13 +73,22 @@ class Handover:
         for kind, ledger in ((messages.RECORDS, self._inventory.records), (messages.CHUNKS, self._inventory.chunks)):
             cells = [cell for cell in ledger.inventory.cells() if not duties.covers(cell)]
             self._forget(kind, set(cells))
-            for cell in cells[:HANDOVER_CELLS_MAX]:
+            for cell in self._turn(kind, cells):
                 try:
                     quiet = await self._cell(kind, ledger, cell) and quiet
                 except _TROUBLE as error:
                     log.debug("what lies at %s could not be handed on: %s", cell.decode(), error)
                     quiet = False
         return quiet
+
+    def _turn(self, kind: int, cells: Sequence[bytes]) -> list[bytes]:
+        """As many cells as one round takes, those next that had no turn yet."""
+        cells = sorted(cells)
+        begin = bisect_right(cells, self._last.get(kind, b"")) if len(cells) > HANDOVER_CELLS_MAX else 0
+        turn = [*cells[begin:], *cells[:begin]][:HANDOVER_CELLS_MAX]
+        if turn:
+            self._last[kind] = turn[-1]
+        return turn
 
     def _forget(self, kind: int, others: set[bytes]) -> None:
         """Cells that have become this peer's, or empty, count anew when they are others' again."""

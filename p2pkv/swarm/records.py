@@ -72,10 +72,21 @@ class RecordSwarm:
         return [await self._bury(key, held, acks) for held in await self.read_name(key, name)]
 
     async def delete_all(self, key: bytes, *, acks: Acks = "quorum") -> AsyncIterator[PutOutcome]:
-        """Delete all records of a key, in batches; outcomes as they come."""
+        """Delete all records of a key, in batches; outcomes as they come.
+
+        Raises RefusedError at the end where some cannot be deleted: all the others are.
+        """
         batch: list[Draft] = []
+        deleted = kept = 0
+        refused: list[RefusedError] = []  # some of them
         async for version in self.read(key):
-            self._check_deletable(version)
+            try:
+                self._check_deletable(version)
+            except RefusedError as error:
+                refused = [*refused[:2], error]
+                kept += 1
+                continue
+            deleted += 1
             batch.append(_tombstone(version))
             if len(batch) >= 1000:
                 async for outcome in self.put_many(key, batch, acks=acks):
@@ -83,6 +94,9 @@ class RecordSwarm:
                 batch = []
         async for outcome in self.put_many(key, batch, acks=acks):
             yield outcome
+        if refused:
+            told = "; ".join(map(str, refused))
+            raise RefusedError(f"{deleted} records were deleted, {kept} stay: {told}", refused[0].mend)
 
     async def _bury_shared(self, key: bytes, name: bytes, acks: Acks) -> None:
         """An own record takes the place of a shared one of the same name."""

@@ -127,6 +127,16 @@ async def test_write_once_is_once(swarm: Swarm) -> None:
     assert await values(swarm.peers[4], "k") == [b"first"]
 
 
+async def test_deleting_a_key_leaves_what_cannot_be_deleted_and_says_so(small: Swarm) -> None:
+    await small.peers[0].put("k", b"for ever", name="x", once=True)
+    await small.peers[0].put("k", b"alice's", name="y", own=True)
+    for number in range(5):
+        await small.peers[0].put("k", b"%d" % number)
+    with pytest.raises(RefusedError, match="5 records were deleted, 2 stay: record x is write-once; record y belongs"):
+        await small.peers[1].delete("k")
+    assert sorted(await values(small.peers[2], "k")) == [b"alice's", b"for ever"]
+
+
 async def test_of_racing_write_once_puts_one_is_told_yes(small: Swarm) -> None:
     puts = [peer.put("race", str(n).encode(), name="x", once=True) for n, peer in enumerate(small.peers)]
     results = await asyncio.gather(*puts, return_exceptions=True)

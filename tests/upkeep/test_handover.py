@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from p2pkv.ids import distance, place_of_key
 from p2pkv.limits import HANDOVER_GRACE_S
 from p2pkv.testing import SimSwarm
@@ -26,6 +28,16 @@ def test_replicas_beyond_k_are_dropped_when_k_others_have_the_record() -> None:
         assert len(counts) == 40
         assert min(counts.values()) >= 4
         assert sum(counts.values()) <= 4 * 40 * 1.05, "hardly any is kept by more than k peers"
+
+
+def test_more_than_one_round_takes_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("p2pkv.swarm.handover.HANDOVER_CELLS_MAX", 5)
+    with SimSwarm(5, seed=1, k=2) as swarm:
+        fill(swarm, 40)
+        for _ in range(9):
+            swarm.add_peer()
+        swarm.run_for(seconds=20 * HANDOVER_GRACE_S)
+        assert set(copies(swarm).values()) == {2}
 
 
 def test_what_was_kept_for_peers_that_were_down_is_handed_to_them() -> None:
