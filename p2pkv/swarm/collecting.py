@@ -27,7 +27,7 @@ from p2pkv.core.manifest import ChunkList, decode_body, decode_list
 from p2pkv.core.records import Flag, Version, content_hash
 from p2pkv.core.replication import position
 from p2pkv.errors import P2pkvError, RemoteError
-from p2pkv.ids import ChunkID, Place, distance, is_stripe, place_of_chunk
+from p2pkv.ids import ChunkID, Place, is_stripe, place_of_chunk
 from p2pkv.limits import (
     CHUNK_GRACE_DAYS,
     CHUNKS_ASKED_MAX,
@@ -117,15 +117,10 @@ class Collecting:
             began_s = asyncio.get_running_loop().time()
             for page in pages:
                 if page.key:
-                    await self._page(page, wanted=self._nearer(page.place) <= second)
+                    await self._page(page, wanted=self._neighbourhood.rank(page.place) <= second)
             place = pages[-1].place
             await rest(began_s)
         await self._say()
-
-    def _nearer(self, place: bytes) -> int:
-        """How many peers are nearer to a place than this one."""
-        own = distance(self._neighbourhood.node_id, place)
-        return sum(distance(contact.id, place) < own for contact in self._neighbourhood.nearest(place))
 
     async def _page(self, page: PageInfo, *, wanted: bool) -> None:
         after: Cursor | None = None

@@ -52,6 +52,11 @@ class Neighbourhood:
         """Is this peer itself one of the k nearest that it knows of?"""
         return self._picture(place).here
 
+    def rank(self, place: bytes) -> int:
+        """How many peers are nearer to a place than this one, among the k nearest."""
+        own = distance(self.node_id, place)
+        return sum(distance(contact.id, place) < own for contact in self.nearest(place))
+
     def view(self, place: Place) -> tuple[bytes, list[Contact]]:
         """A short hash of who the replicas are, equal for two peers of the same opinion, and the contacts of it."""
         picture = self._picture(place)

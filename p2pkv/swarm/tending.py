@@ -104,18 +104,12 @@ class Tending:
             for chunk_id in ids:
                 if is_shard(chunk_id):
                     await self._place(chunk_id)
-                elif is_stripe(chunk_id) and self._nearer(chunk_id) <= second:
+                elif is_stripe(chunk_id) and self._neighbourhood.rank(place_of_chunk(chunk_id)) <= second:
                     stripes.append(chunk_id)
             while len(stripes) >= TEND_STRIPES_AT_ONCE_MAX:
                 await self._tend(stripes[:TEND_STRIPES_AT_ONCE_MAX], at_once=at_once)
                 del stripes[:TEND_STRIPES_AT_ONCE_MAX]
         await self._tend(stripes, at_once=at_once)
-
-    def _nearer(self, chunk_id: ChunkID) -> int:
-        """How many peers are nearer to a chunk than this one."""
-        place = place_of_chunk(chunk_id)
-        own = distance(self._neighbourhood.node_id, place)
-        return sum(distance(contact.id, place) < own for contact in self._neighbourhood.nearest(place))
 
     # --- stripes ---
 
@@ -132,6 +126,8 @@ class Tending:
         holders = await self._find(shards)
         for stripe in stripes:
             lost = [index for index, shard in enumerate(stripe.shards) if shard not in holders]
+            if stripe.chunk_id in self._beyond and len(stripe.shards) - len(lost) < stripe.needed:
+                continue  # looked for everywhere before, and too few have come back
             lost = [index for index in lost if not await self._is_anywhere(stripe.shards[index])]
             for shard in (shard for index, shard in enumerate(stripe.shards) if index not in lost):
                 self._lost.pop(shard, None)
@@ -139,6 +135,8 @@ class Tending:
             if due:
                 taken = {holders[shard] for shard in stripe.shards if shard in holders}
                 await self._mend(stripe, lost, due, taken)
+            elif not lost:
+                self._beyond.discard(stripe.chunk_id)
 
     async def _find(self, shards: Sequence[ChunkID]) -> dict[ChunkID, bytes]:
         """The NodeIDs of peers that have shards. The nearest to each are asked first, then the next, and so on."""

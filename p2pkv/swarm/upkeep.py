@@ -267,7 +267,9 @@ class Upkeep:
         for chunk_id, day in zip(map(ChunkID, named.chunk_ids), named.days, strict=True):
             if len(chunk_id) != CHUNK_ID_BYTES or not any(chunk_id.startswith(item) for item in asked):
                 raise RemoteError("misbehaved", "a chunk that was not asked for")
-            if self._neighbourhood.keeps(place_of_chunk(chunk_id)) and not self._chunks.unwanted(day):
+            if self._chunks.unwanted(day):
+                continue  # by this contact's word: another may know better
+            if self._neighbourhood.keeps(place_of_chunk(chunk_id)):
                 size_bytes = await self._chunks.fetch_here(contact, chunk_id, day)
                 gained += size_bytes > 0
                 self.counters["upkeep_bytes_fetched"] += size_bytes
