@@ -79,6 +79,16 @@ class FindRecordsReply(Message, frozen=True):
     mine: bool = True  # the answerer counts itself among the page's replicas
 
 
+class Summarize(Message, frozen=True):
+    """Ask for what whole pages hold, in a few bytes each."""
+
+    pages: list[tuple[bytes, bytes]]  # place, and the asker's opinion of its replicas
+
+
+class SummarizeReply(Message, frozen=True):
+    summaries: list[tuple[bytes, int]]  # of the pages from the first: digest of all versions, how many live
+
+
 class FindNames(Message, frozen=True):
     """Ask for everything held under some names of a page, tombstones and expired versions too."""
 
@@ -271,6 +281,7 @@ PUT_PIECE: Final = Method("p2pkv_put_piece", PutPiece, PutPieceReply, needs_cook
 GET_PIECE: Final = Method("p2pkv_get_piece", GetPiece, GetPieceReply, needs_cookie=True)
 COMPARE: Final = Method("p2pkv_compare", Compare, CompareReply, needs_cookie=True)
 FETCH: Final = Method("p2pkv_fetch", Fetch, FetchReply, needs_cookie=True)
+SUMMARIZE: Final = Method("p2pkv_summarize", Summarize, SummarizeReply, needs_cookie=True)
 HOLDS: Final = Method("p2pkv_holds", Holds, HoldsReply, needs_cookie=True)
 LEAVE: Final = Method("p2pkv_leave", Leave, LeaveReply, needs_cookie=True)
 REACHABLE_AT: Final = Method("p2pkv_reachable_at", ReachableAt, ReachableAtReply, needs_cookie=True)

@@ -358,6 +358,8 @@ def _messages() -> list[tuple[str, object]]:
         (m.FETCH.name, m.Fetch(m.CHUNKS, bytes(range(20)))),
         (m.FETCH.name, m.FetchReply(2, [m.Handed(KEY, 1, plain)])),
         (m.FETCH.name, m.FetchReply(1, chunk_ids=[CHUNK_ID], days=[20_454])),
+        (m.SUMMARIZE.name, m.Summarize([(PLACE, bytes(range(8)))])),
+        (m.SUMMARIZE.name, m.SummarizeReply([(bytes(range(16)), 3), (b"", 0)])),
         (m.HOLDS.name, m.Holds(bytes(range(20)))),
         (m.HOLDS.name, m.HoldsReply([True, False])),
         (m.LEAVE.name, m.Leave(True)),

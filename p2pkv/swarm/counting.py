@@ -1,8 +1,10 @@
 """Counts the records of a key without fetching them: digests and counts of all pages, side by side.
 
-Theory of operation. A page whose read quorum agrees by digest counts as it says. Where replicas differ, the page is
-read; where a split page still holds records, it is read with all below it, because only the merge can tell which of
-them were moved already. A split page is asked before its children, for the reason that reads have.
+Theory of operation. The pages are counted level by level, so that a split page is asked before its children, for the
+reason that reads have. Where a level has many, their replicas are asked for all of them at once (summaries.py); what is
+not settled so is asked for page by page. A page whose read quorum agrees by digest counts as it says. Where replicas
+differ, the page is read; where a split page still holds records, it is read with all below it, because only the merge
+can tell which of them were moved already.
 
 Owns nothing but the walk.
 """
@@ -10,7 +12,7 @@ Owns nothing but the walk.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -18,12 +20,13 @@ from p2pkv import messages
 from p2pkv.core.pages import ROOT, PageName, PageTree, children_of
 from p2pkv.core.records import Version
 from p2pkv.core.replication import digest_of
-from p2pkv.limits import PAGES_ASKED_AT_ONCE_MAX, RECORDS_DIGEST_MAX
+from p2pkv.limits import PAGES_ASKED_AT_ONCE_MAX, RECORDS_DIGEST_MAX, SUMMARIES_WORTH
 from p2pkv.swarm.key_reading import KeyReading
 from p2pkv.swarm.mending import Mender
 from p2pkv.swarm.names import NameReader
 from p2pkv.swarm.page_reading import Query, require_quorum
 from p2pkv.swarm.sources import Opening, Sources
+from p2pkv.swarm.summaries import Summing
 
 _EMPTY = digest_of([])
 
@@ -34,6 +37,7 @@ class Count:
     def __init__(
         self,
         sources: Sources,
+        summing: Summing | None,
         mender: Mender,
         names: NameReader,
         tree: PageTree,
@@ -41,6 +45,7 @@ class Count:
         alive: Callable[[Version], bool],
     ) -> None:
         self._sources = sources
+        self._summing = summing
         self._mender = mender
         self._names = names
         self._tree = tree
@@ -48,20 +53,38 @@ class Count:
         self._alive = alive
         self._slots = asyncio.Semaphore(PAGES_ASKED_AT_ONCE_MAX)
 
-    async def run(self, page: PageName = ROOT) -> int:
-        """The live records of a page and all below it. Raises IncompleteError, UnreachableError."""
+    async def run(self) -> int:
+        """The live records of the key. Raises IncompleteError, UnreachableError."""
+        total, level = 0, [ROOT]
+        while level:
+            sums = await self._sum_up([page for page in level if page not in self._tree.noticed])
+            parts = await asyncio.gather(*(self._one(page) for page in level if page not in sums))
+            total += sum(sums.values()) + sum(count for count, _ in parts)
+            level = [child for _, children in parts for child in children]
+        return total
+
+    async def _sum_up(self, pages: Sequence[PageName]) -> dict[PageName, int]:
+        """The pages of which many replicas can speak at once, as far as they agree."""
+        if self._summing is None or self._query.prefix or len(pages) < SUMMARIES_WORTH:
+            return {}
+        return await self._summing.count(self._query.key, pages)
+
+    async def _one(self, page: PageName) -> tuple[int, list[PageName]]:
+        """The live records of a page, and the pages that are to be counted beside it."""
         if page in self._tree.closed and page != ROOT:
-            return await self._children(page)
+            return 0, children_of(page)
         opening = await self._ask(page)
         replies = [reply for reply in opening.replies if isinstance(reply, messages.FindRecordsReply)]
         if opening.split:
             self._tree.noticed.add(page)
             self._mender.tell_split(self._query.key, page, opening.unaware)
             if all(reply.digest == _EMPTY and not reply.more for reply in replies):
-                return await self._children(page)
+                if not self._query.prefix and not opening.unaware:
+                    self._tree.close(page)
+                return 0, children_of(page)
         elif len({reply.digest for reply in replies}) == 1 and not replies[0].more:
-            return replies[0].live
-        return await self._read(page)
+            return replies[0].live, []
+        return await self._read(page), []
 
     async def _ask(self, page: PageName) -> Opening:
         request = self._query.request(page, None, None, RECORDS_DIGEST_MAX)
@@ -72,9 +95,6 @@ class Count:
                 opening = await self._sources.open_all(request, opening)
         require_quorum(opening, page)
         return opening
-
-    async def _children(self, page: PageName) -> int:
-        return sum(await asyncio.gather(*(self.run(child) for child in children_of(page))))
 
     async def _read(self, page: PageName) -> int:
         reading = KeyReading(self._sources, self._mender, self._names, self._tree, self._query, top=page)

@@ -45,7 +45,7 @@ class Holdings:
         self.bound = bound
         self.on_full: Callable[[Place], None] = _ignore
         self.on_split: Callable[[Place], None] = _ignore
-        self._store = store
+        self.store = store
         self._known: OrderedDict[Place, Holding] = OrderedDict()
 
     async def of(self, place: Place) -> Holding:
@@ -58,8 +58,8 @@ class Holdings:
 
     async def _look(self, place: Place) -> Holding:
         # One question that brings a small page into the store's cache; the marker is first in the order of time.
-        head = (await self._store.read(RangeQuery(place, limit=1, dead=True))).versions
-        info = await self._store.page(place) if head else None
+        head = (await self.store.read(RangeQuery(place, limit=1, dead=True))).versions
+        info = await self.store.page(place) if head else None
         split = bool(head) and head[0].name == SPLIT_NAME
         fresh = Holding(split, info.total if info else 0, info.size_bytes if info else 0)
         holding = self._known.setdefault(place, fresh)
@@ -80,7 +80,7 @@ class Holdings:
 
     async def _weigh(self, place: Place, holding: Holding) -> None:
         """It seems to be full: look what it really holds."""
-        info = await self._store.page(place)
+        info = await self.store.page(place)
         holding.total = info.total if info else 0
         holding.size_bytes = info.size_bytes if info else 0
         if self._above(holding) and not holding.split:

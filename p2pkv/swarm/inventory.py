@@ -161,6 +161,7 @@ class StoreInventory:
         self._news = asyncio.Event()
         self._retake = False
         self.on_lost: Callable[[], None] = _ignore  # something is lacking here now
+        self.on_wrote: Callable[[Sequence[Write] | None], None] = _ignore  # None: nobody knows what
 
     def ledger(self, kind: int) -> Ledger:
         """Raises RemoteError for a kind that is none."""
@@ -176,6 +177,7 @@ class StoreInventory:
             if not isinstance(write, PutRegister):
                 changed.add(write.place[:CELL_BYTES])
         self._news.set()
+        self.on_wrote(writes)
 
     def moved_chunks(self, chunk_ids: Iterable[ChunkID]) -> None:
         now_s = asyncio.get_running_loop().time()
@@ -187,6 +189,7 @@ class StoreInventory:
         """Which records were lost is unknown: all is read again."""
         self._retake = True
         self._news.set()
+        self.on_wrote(None)
         self.on_lost()
 
     # --- keeping up ---
@@ -260,7 +263,7 @@ class StoreInventory:
             await rest(began_s, INVENTORY_FOLLOW_DUTY)
 
 
-def _ignore() -> None:
+def _ignore(*_: object) -> None:
     """Nobody listens yet."""
 
 

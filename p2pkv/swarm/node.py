@@ -45,6 +45,7 @@ from p2pkv.swarm.replica import Replica
 from p2pkv.swarm.server import PeerServer
 from p2pkv.swarm.sources import Sources
 from p2pkv.swarm.subscription import Network
+from p2pkv.swarm.summaries import Summaries, Summing
 from p2pkv.swarm.tending import Tending
 from p2pkv.swarm.udp import is_usable_host
 from p2pkv.swarm.upkeep import Upkeep
@@ -116,6 +117,10 @@ class SwarmNode:
         self.bulk = BulkTransport(protocol, self.server.endpoint, keeper, env)
         self.chunks = ChunkSwarm(protocol, self.bulk, self.lookups, keeper, self.neighbourhood)
         inventory = StoreInventory(self.store)
+        summaries = Summaries(holdings, self.neighbourhood, env)
+        inventory.on_wrote = summaries.on_wrote
+        reader.summing = Summing(protocol, self.lookups, summaries, self.neighbourhood)
+        protocol.register(messages.SUMMARIZE, summaries.on_summarize)
         self.handing = Handing(inventory, keeper)
         handover = Handover(
             self.store, protocol, self.lookups, inventory, self.writer, self.chunks, keeper, self.neighbourhood

@@ -19,6 +19,7 @@ from p2pkv.swarm.mending import Mender
 from p2pkv.swarm.names import NameReader
 from p2pkv.swarm.page_reading import Query
 from p2pkv.swarm.sources import Sources
+from p2pkv.swarm.summaries import Summing
 
 __all__ = ["Mender", "Reader"]
 
@@ -33,6 +34,7 @@ class Reader:
         self._names = NameReader(sources, self.mender)
         self._env = env
         self._tree_of = tree_of
+        self.summing: Summing | None = None  # of many pages at once
 
     async def read(
         self,
@@ -80,7 +82,7 @@ class Reader:
     async def count(self, key: bytes, *, prefix: bytes = b"") -> int:
         """How many live records a key has, without moving them."""
         query = Query(key, prefix=prefix)
-        count = Count(self._sources, self.mender, self._names, self._tree_of(key), query, self._alive)
+        count = Count(self._sources, self.summing, self.mender, self._names, self._tree_of(key), query, self._alive)
         return await count.run()
 
     async def exists(self, key: bytes, *, prefix: bytes = b"") -> bool:
