@@ -29,7 +29,7 @@ def test_an_hour_of_comings_and_goings() -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("seed", range(4))
-def test_two_and_a_half_thousand_peer_hours(seed: int) -> None:
-    sessions = play(seed=seed, peers=50, hours=50, pause_s=30)
+def test_ten_thousand_peer_hours_in_four_runs(seed: int) -> None:
+    sessions = play(seed=seed, peers=50, hours=56, pause_s=30)
     assert sessions.wrong == []
     assert sessions.counts["failed"] <= 0.001 * sessions.counts["looks"]
