@@ -93,15 +93,19 @@ class Summaries:
     async def _sum_up(self, place: Place) -> Summary:
         mark = self._reading[place] = object()
         bytes_max = RECORDS_DIGEST_MAX * VERSION_BYTES_MAX
-        result = await self._store.read(RangeQuery(place, limit=RECORDS_DIGEST_MAX, bytes_max=bytes_max, dead=True))
-        now_s = self._env.now_s()
-        # Asked behind the reading: records leave a split page, and what was read must not lack them unawares.
-        if result.more or (await self._holdings.of(place)).split:
-            self._reading.pop(place, None)
+        query = RangeQuery(place, limit=RECORDS_DIGEST_MAX, bytes_max=bytes_max, dead=True)
+        try:
+            result = await self._store.read(query)
+            # Asked behind the reading: records leave a split page, and what was read must not lack them unawares.
+            split = (await self._holdings.of(place)).split
+        finally:
+            untouched = self._reading.pop(place, None) is mark
+        if result.more or split:
             return _UNSURE
+        now_s = self._env.now_s()
         live = [version for version in result.versions if not version.dead and not version.expired(now_s)]
         summary = digest_of(result.versions), len(live)
-        if self._reading.pop(place, None) is mark:
+        if untouched:
             until_s = min((v.expires_ms / 1000 for v in live if v.expires_ms), default=float("inf"))
             self._kept[place] = _Kept(summary, until_s)
             if len(self._kept) > SUMMARIES_KEPT_MAX:
