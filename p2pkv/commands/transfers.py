@@ -32,5 +32,6 @@ def _summary(outcome: TransferOutcome) -> str:
     rate = format_size(outcome.size / outcome.seconds) + "/s" if outcome.seconds > 0 else ""
     took = f"{outcome.seconds:.1f} s" if outcome.seconds < 60 else format_duration(outcome.seconds)
     text = f"{format_size(outcome.size)} in {took}" + (f", {rate}" if rate else "")
-    text += f", {outcome.replicas} replicas" if outcome.replicas else ""
+    # The replicas of an erasure-coded file are those of its lists of shards alone.
+    text += f", {outcome.replicas} replicas" if outcome.replicas and not outcome.erasure else ""
     return f"{outcome.files} files, {text}" if outcome.files != 1 or outcome.folders else text
