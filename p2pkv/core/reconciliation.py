@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from blake3 import blake3
@@ -79,8 +79,17 @@ class Inventory:
 
     def set_cell(self, cell: bytes, items: Iterable[bytes]) -> bool:
         """Say what a cell (two bytes) holds from now on; True where that is a change."""
+        return self._set(cell.hex().encode(), b"".join(sorted(set(items))))
+
+    def change_cell(self, cell: bytes, changes: Mapping[bytes, bool]) -> bool:
+        """Say of some items of a cell whether they are held from now on; True where that is a change."""
         digits = cell.hex().encode()
-        joined = b"".join(sorted(set(items)))
+        items = set(items_in(self._cells.get(digits, b"")))
+        items.update(item for item, held in changes.items() if held)
+        items.difference_update([item for item, held in changes.items() if not held])
+        return self._set(digits, b"".join(sorted(items)))
+
+    def _set(self, digits: bytes, joined: bytes) -> bool:
         before = self._cells.get(digits, b"")
         if joined == before:
             return False

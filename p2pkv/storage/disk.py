@@ -153,7 +153,7 @@ class DiskStore(Store):
         for job in jobs:
             if isinstance(job.result, Committed) and job.error is None:
                 self._cache.apply(job.result)
-                self.watcher.wrote(job.result.writes)
+                self.watcher.wrote(job.result.writes, job.result.outcomes)
 
     async def read(self, query: RangeQuery) -> RangeResult:
         page = self._cache.get(query.place)
@@ -177,13 +177,6 @@ class DiskStore(Store):
         if page is not None:
             return page.named(name)
         return await self._ask_noting_damage(disk_reads.read_name, place, name)
-
-    async def read_names(self, at: Sequence[tuple[Place, bytes]]) -> list[list[Version]]:
-        """One question to the database for all that no page in memory answers."""
-        pages = {place: self._cache.get(place) for place, _ in at}
-        missing = [(place, name) for place, name in at if pages[place] is None]
-        rest = iter(await self._ask_noting_damage(disk_reads.read_names, missing) if missing else ())
-        return [page.named(name) if (page := pages[place]) is not None else next(rest) for place, name in at]
 
     async def read_register(self, place: Place, name: bytes) -> bytes | None:
         return await self.ask(disk_reads.read_register, place, name)

@@ -1,28 +1,44 @@
-"""One batch of record writes on the way into SQLite: staged whole, weighed, then written.
+"""Record writes on the way into SQLite: staged in memory, weighed, then written together.
 
-Staging only reads, so a batch that does not fit leaves no trace. Runs in the writer's thread, inside its transaction.
-Never commits, never touches chunks.
+Theory of operation. A group of batches shares one staging area. What the group touches is read by a few statements for
+many rows (`load`), since each statement costs a turn of the interpreter's lock. Then the writes are staged one after
+the other, each on what those before it left; a batch that does not fit is taken back (`undo`). In the end the rows
+that changed are written by as few statements (`flush`). Staging only reads, so what was taken back leaves no trace.
+
+Runs in the writer's thread, inside its transaction. Never commits, never touches chunks.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 from zlib import crc32
 
 import msgspec
 
 from p2pkv.core.records import Version, content_hash
 from p2pkv.ids import Place
+from p2pkv.limits import STORE_ROWS_AT_ONCE_MAX
 from p2pkv.storage.interface import DropVersion, PutRegister, PutVersion, Usage, Write, WriteOutcome
 from p2pkv.storage.interface import Result as _Result
-from p2pkv.storage.page import ALREADY, STORED, outranks
+from p2pkv.storage.page import ALREADY, STORED, merged
 from p2pkv.storage.ranges import encode
 
+T = TypeVar("T")
 _decoder = msgspec.msgpack.Decoder(Version)
-_UPSERT = (
-    "INSERT INTO versions (page, name, owner, clock, dead, expires_ms, crc, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+_FIND_PAGES = "SELECT place, id, key, total, dead, size_bytes FROM pages WHERE place IN ({})"
+_FIND_NAMES = (
+    "WITH wanted (wanted_page, wanted_name) AS (VALUES {}) SELECT page, name, owner, crc, data, dead "
+    "FROM wanted CROSS JOIN versions ON page = wanted_page AND name = wanted_name"
+)
+_SAVE_PAGES = (
+    "INSERT INTO pages (id, place, key, total, dead, size_bytes) VALUES {} ON CONFLICT (id) DO UPDATE SET "
+    "key = excluded.key, total = excluded.total, dead = excluded.dead, size_bytes = excluded.size_bytes"
+)
+_SAVE_VERSIONS = (
+    "INSERT INTO versions (page, name, owner, clock, dead, expires_ms, crc, data) VALUES {} "
     "ON CONFLICT (page, name, owner) DO UPDATE SET clock = excluded.clock, dead = excluded.dead, "
     "expires_ms = excluded.expires_ms, crc = excluded.crc, data = excluded.data"
 )
@@ -30,24 +46,29 @@ _UPSERT = (
 
 @dataclass(slots=True)
 class Head:
-    """A page's row, as the batch leaves it."""
+    """A page's row, as the group leaves it."""
 
     id: int
-    key: bytes
-    total: int
-    dead: int
-    size_bytes: int
-    new: bool
+    key: bytes = b""
+    total: int = 0
+    dead: int = 0
+    size_bytes: int = 0
+    new: bool = False
 
 
 @dataclass(slots=True)
 class Slot:
-    """A record's row, as the batch leaves it. `version` is None where there is none, or a damaged one."""
+    """A record's row, as the group leaves it. `version` is None where there is none, or a damaged one."""
 
-    version: Version | None
-    dead: bool
-    size_bytes: int  # 0 where there is no row, and only there
+    version: Version | None = None
+    dead: bool = False
+    size_bytes: int = 0  # 0 where there is no row, and only there
+    data: bytes = b""  # of `version`, where it changed
     changed: bool = False
+
+
+Slots = dict[bytes, Slot]
+"""What lies under one name, by its owner."""
 
 
 @dataclass(slots=True)
@@ -57,6 +78,19 @@ class Committed:
     writes: Sequence[Write]
     outcomes: list[WriteOutcome]
     created: set[Place]  # pages that did not exist before
+
+
+@dataclass(slots=True)
+class _Undo:
+    """How things were before a batch."""
+
+    keys: int
+    records: int
+    size_bytes: int
+    heads: list[tuple[Head, bytes, int, int, int]] = field(default_factory=list)
+    slots: list[tuple[Slot, Version | None, bool, int, bytes, bool]] = field(default_factory=list)
+    registers: list[tuple[tuple[Place, bytes], bytes | None]] = field(default_factory=list)
+    created: set[Place] = field(default_factory=set)
 
 
 def checksum(page_id: int, data: bytes) -> int:
@@ -74,19 +108,77 @@ def decode(page_id: int, crc: int, data: bytes) -> Version | None:
         return None
 
 
-class Batch:
-    """Stages writes in order; `flush` then writes what they came to."""
+class Staging:
+    """Stages batches of writes in order; `flush` then writes what they came to."""
 
     def __init__(self, database: sqlite3.Connection, next_page_id: int) -> None:
         self._database = database
         self.next_page_id = next_page_id
         self._heads: dict[Place, Head] = {}
-        self._slots: dict[tuple[Place, bytes, bytes], Slot] = {}
+        self._names: dict[tuple[int, bytes], Slots] = {}  # by page and name
         self._registers: dict[tuple[Place, bytes], bytes] = {}
-        self.keys = self.records = self.size_bytes = 0  # by how much the batch changes the usage
+        self.keys = self.records = self.size_bytes = 0  # by how much the group changes the usage
+        self._undo = _Undo(0, 0, 0)
 
-    def stage(self, writes: Iterable[Write]) -> list[WriteOutcome]:
+    # --- what is there ---
+
+    def load(self, writes: Iterable[Write]) -> None:
+        """Read what the writes touch: all of it is asked for at once."""
+        at = {(w.place, w.version.name if isinstance(w, PutVersion) else w.name) for w in writes if _is_record(w)}
+        self._load_heads({place for place, _ in at if place not in self._heads})
+        wanted: list[tuple[int, bytes]] = []
+        for place, name in at:
+            head = self._heads[place]
+            if (head.id, name) not in self._names:
+                self._names[head.id, name] = {}
+                if not head.new:
+                    wanted.append((head.id, name))
+        for run in _runs(wanted):
+            sql = _FIND_NAMES.format(", ".join(["(?, ?)"] * len(run)))
+            for page_id, name, owner, crc, data, dead in self._database.execute(sql, _flat(run)):
+                slot = Slot(decode(page_id, crc, data), bool(dead), max(1, len(data)))
+                self._names[page_id, name][owner] = slot
+
+    def _load_heads(self, places: set[Place]) -> None:
+        for run in _runs(list(places)):
+            for place, *row in self._database.execute(_FIND_PAGES.format(", ".join("?" * len(run))), run):
+                self._heads[place] = Head(*row)
+        for place in places:
+            if place not in self._heads:
+                self._heads[place] = Head(self.next_page_id, new=True)
+                self.next_page_id += 1
+
+    # --- staging ---
+
+    def stage(self, writes: Sequence[Write]) -> list[WriteOutcome]:
+        """One batch, whose rows are loaded."""
+        self._undo = _Undo(self.keys, self.records, self.size_bytes)
         return [self._stage(write) for write in writes]
+
+    def undo(self) -> None:
+        """Take the last batch back."""
+        undo = self._undo
+        self.keys, self.records, self.size_bytes = undo.keys, undo.records, undo.size_bytes
+        for head, key, total, dead, size_bytes in reversed(undo.heads):
+            head.key, head.total, head.dead, head.size_bytes = key, total, dead, size_bytes
+        for slot, version, was_dead, size_bytes, data, changed in reversed(undo.slots):
+            slot.version, slot.dead, slot.size_bytes, slot.data, slot.changed = (
+                version, was_dead, size_bytes, data, changed,
+            )  # fmt: skip
+        for at, state in reversed(undo.registers):
+            if state is None:
+                del self._registers[at]
+            else:
+                self._registers[at] = state
+
+    @property
+    def grown_bytes(self) -> int:
+        """By how much the last batch changes the usage."""
+        return self.size_bytes - self._undo.size_bytes
+
+    def created(self) -> set[Place]:
+        """The pages that the last batch begins."""
+        return self._undo.created
 
     def _stage(self, write: Write) -> WriteOutcome:
         if isinstance(write, PutVersion):
@@ -96,97 +188,75 @@ class Batch:
         return self._set_register(write)
 
     def _put(self, write: PutVersion) -> WriteOutcome:
-        head = self._head(write.place)
-        version = write.version
-        slot = self._slot(write.place, head, version.name, version.owner)
-        outcome = STORED if slot.version is None else outranks(version, slot.version)
-        if outcome is STORED:
-            self._change(head, slot, version)
-        if write.key and not head.key:
+        head, version = self._heads[write.place], write.version
+        slots = self._names[head.id, version.name]
+        slot = slots.get(version.owner)
+        outcome = merged(version, slot.version if slot else None, write.admit, lambda: _held(slots))
+        if outcome.result is _Result.STORED:
+            if slot is None:
+                slot = slots[version.owner] = Slot()
+            self._change(write.place, head, slot, version)
+        if write.key and not head.key and outcome.result is not _Result.REFUSED:
+            self._remember(head)
             head.key = write.key
         return outcome
 
     def _drop(self, write: DropVersion) -> WriteOutcome:
-        head = self._head(write.place)
-        slot = self._slot(write.place, head, write.name, write.owner)
-        if slot.version is None:
+        head = self._heads[write.place]
+        slot = self._names[head.id, write.name].get(write.owner)
+        if slot is None or slot.version is None:
             return ALREADY
         if content_hash(slot.version) != write.content_hash:
             return WriteOutcome(_Result.STALE, slot.version)
-        self._change(head, slot, None)
+        self._change(write.place, head, slot, None)
         return STORED
 
-    def _change(self, head: Head, slot: Slot, version: Version | None) -> None:
+    def _change(self, place: Place, head: Head, slot: Slot, version: Version | None) -> None:
+        self._remember(head)
+        self._undo.slots.append((slot, slot.version, slot.dead, slot.size_bytes, slot.data, slot.changed))
         dead = version is not None and version.dead
-        size_bytes = 0 if version is None else len(encode(version))
+        data = b"" if version is None else encode(version)
+        size_bytes = len(data)
         total_delta = (size_bytes > 0) - (slot.size_bytes > 0)
         self.keys += (head.total + total_delta > 0) - (head.total > 0)
         self.records += (size_bytes > 0 and not dead) - (slot.size_bytes > 0 and not slot.dead)
         self.size_bytes += size_bytes - slot.size_bytes
+        if head.new and not head.total:
+            self._undo.created.add(place)
         head.total += total_delta
         head.dead += dead - slot.dead
         head.size_bytes += size_bytes - slot.size_bytes
         if not head.total:
             head.key = b""
-        slot.version, slot.dead, slot.size_bytes, slot.changed = version, dead, size_bytes, True
+        slot.version, slot.dead, slot.size_bytes, slot.data, slot.changed = version, dead, size_bytes, data, True
+
+    def _remember(self, head: Head) -> None:
+        self._undo.heads.append((head, head.key, head.total, head.dead, head.size_bytes))
 
     def _set_register(self, write: PutRegister) -> WriteOutcome:
         at = (write.place, write.name)
         before = self._registers.get(at)
+        self._undo.registers.append((at, before))
         if before is None:
             row = self._database.execute("SELECT state FROM registers WHERE place = ? AND name = ?", at).fetchone()
             before = row[0] if row else b""
+        self._registers[at] = write.state
         if before == write.state:
             return ALREADY
-        self._registers[at] = write.state
         self.size_bytes += len(write.state) - len(before)
         return STORED
-
-    def _head(self, place: Place) -> Head:
-        head = self._heads.get(place)
-        if head is None:
-            sql = "SELECT id, key, total, dead, size_bytes FROM pages WHERE place = ?"
-            row = self._database.execute(sql, (place,)).fetchone()
-            if row is None:
-                head = Head(self._new_page_id(), b"", 0, 0, 0, new=True)
-            else:
-                head = Head(row[0], row[1], row[2], row[3], row[4], new=False)
-            self._heads[place] = head
-        return head
-
-    def _new_page_id(self) -> int:
-        self.next_page_id += 1
-        return self.next_page_id - 1
-
-    def _slot(self, place: Place, head: Head, name: bytes, owner: bytes) -> Slot:
-        slot = self._slots.get((place, name, owner))
-        if slot is None:
-            row = None
-            if not head.new:
-                sql = "SELECT crc, data, dead FROM versions WHERE page = ? AND name = ? AND owner = ?"
-                row = self._database.execute(sql, (head.id, name, owner)).fetchone()
-            slot = (
-                Slot(decode(head.id, row[0], row[1]), bool(row[2]), max(1, len(row[1])))
-                if row
-                else Slot(None, False, 0)
-            )
-            self._slots[place, name, owner] = slot
-        return slot
-
-    def created(self) -> set[Place]:
-        return {place for place, head in self._heads.items() if head.new}
 
     def usage_after(self, usage: Usage) -> Usage:
         return Usage(
             usage.keys + self.keys, usage.records + self.records, usage.chunks, usage.size_bytes + self.size_bytes
         )
 
+    # --- writing ---
+
     def flush(self) -> None:
         """Write the staged state; the transaction is the caller's."""
         self._flush_heads()
-        for (place, name, owner), slot in self._slots.items():
-            if slot.changed:
-                self._flush_slot(self._heads[place].id, name, owner, slot.version)
+        self._flush_slots()
         for at, state in self._registers.items():
             if state:
                 self._database.execute("REPLACE INTO registers VALUES (?, ?, ?, ?)", (*at, crc32(state), state))
@@ -194,21 +264,56 @@ class Batch:
                 self._database.execute("DELETE FROM registers WHERE place = ? AND name = ?", at)
 
     def _flush_heads(self) -> None:
-        for place, head in self._heads.items():
-            if head.total:
-                self._database.execute(
-                    "INSERT INTO pages VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET key = excluded.key, "
-                    "total = excluded.total, dead = excluded.dead, size_bytes = excluded.size_bytes",
-                    (head.id, place, head.key, head.total, head.dead, head.size_bytes),
-                )
-            elif not head.new:
-                self._database.execute("DELETE FROM pages WHERE id = ?", (head.id,))
+        rows = [
+            (head.id, place, head.key, head.total, head.dead, head.size_bytes)
+            for place, head in self._heads.items()
+            if head.total
+        ]
+        self._save(_SAVE_PAGES, rows)
+        empty = [(head.id,) for head in self._heads.values() if not head.total and not head.new]
+        self._database.executemany("DELETE FROM pages WHERE id = ?", empty)
 
-    def _flush_slot(self, page_id: int, name: bytes, owner: bytes, version: Version | None) -> None:
-        if version is None:
-            at = (page_id, name, owner)
-            self._database.execute("DELETE FROM versions WHERE page = ? AND name = ? AND owner = ?", at)
-            return
-        data = encode(version)
-        row = (page_id, name, owner, version.clock, version.dead, version.expires_ms, checksum(page_id, data), data)
-        self._database.execute(_UPSERT, row)
+    def _flush_slots(self) -> None:
+        rows: list[tuple[Any, ...]] = []
+        gone: list[tuple[int, bytes, bytes]] = []
+        for (page_id, name), slots in self._names.items():
+            for owner, slot in slots.items():
+                version = slot.version
+                if not slot.changed:
+                    continue
+                if version is None:
+                    gone.append((page_id, name, owner))
+                    continue
+                crc = checksum(page_id, slot.data)
+                rows.append((page_id, name, owner, version.clock, version.dead, version.expires_ms, crc, slot.data))
+        self._save(_SAVE_VERSIONS, rows)
+        self._database.executemany("DELETE FROM versions WHERE page = ? AND name = ? AND owner = ?", gone)
+
+    def _save(self, sql: str, rows: list[tuple[Any, ...]]) -> None:
+        rows.sort(key=lambda row: row[:3])  # neighbours in the index are written one after the other
+        for run in _runs(rows):
+            places = "(" + ", ".join("?" * len(run[0])) + ")"
+            self._database.execute(sql.format(", ".join([places] * len(run))), _flat(run))
+
+
+def _is_record(write: Write) -> bool:
+    return not isinstance(write, PutRegister)
+
+
+def _held(slots: Slots) -> list[Version]:
+    """Every owner's version, the shared one first."""
+    return [slot.version for _, slot in sorted(slots.items()) if slot.version is not None]
+
+
+def _runs(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Rows in runs of a few lengths, so that there are only a few statements, which SQLite then knows already."""
+    start, length = 0, STORE_ROWS_AT_ONCE_MAX
+    while start < len(rows):
+        while length > len(rows) - start:
+            length //= 2
+        yield rows[start : start + length]
+        start += length
+
+
+def _flat(rows: Iterable[Iterable[Any]]) -> list[Any]:
+    return [value for row in rows for value in row]

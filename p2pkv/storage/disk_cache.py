@@ -73,7 +73,7 @@ class PageCache:
         if isinstance(write, DropVersion):
             page.drop((write.name, write.owner), write.content_hash)
         elif not isinstance(write, PutRegister):
-            if result is not Result.STALE:
+            if result in (Result.STORED, Result.ALREADY):
                 page.put(write.version)
             page.key = page.key or write.key
         if not len(page):

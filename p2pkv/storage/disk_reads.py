@@ -105,10 +105,6 @@ def read_name(database: sqlite3.Connection, place: Place, name: bytes, damage: D
     return [version for version, _ in _sound(row[0], database.execute(sql, (row[0], name)), damage)]
 
 
-def read_names(database: sqlite3.Connection, at: Sequence[tuple[Place, bytes]], damage: Damage) -> list[list[Version]]:
-    return [read_name(database, place, name, damage) for place, name in at]
-
-
 def read_register(database: sqlite3.Connection, place: Place, name: bytes) -> bytes | None:
     """Raises StoreFailedError where it is damaged: an acceptor must not forget what it promised and go on."""
     row = database.execute("SELECT crc, state FROM registers WHERE place = ? AND name = ?", (place, name)).fetchone()

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from p2pkv.ids import ChunkID
-from p2pkv.storage.disk_batch import Batch, Committed
+from p2pkv.storage.disk_batch import Committed, Staging
 from p2pkv.storage.disk_groups import Job, store_error
 from p2pkv.storage.disk_schema import connect
 from p2pkv.storage.interface import QuotaExceededError, Usage, Write
@@ -101,7 +101,7 @@ class Writer:
         self._next_page_id: int = self._database.execute("SELECT coalesce(max(id), 0) + 1 FROM pages").fetchone()[0]
         self.usage = Usage(*self._database.execute("SELECT keys, records, chunks, size_bytes FROM usage").fetchone())
         self._retired: set[int] = set()
-        self._pending = self.usage  # as the running transaction leaves it
+        self._pending = self.usage  # as the running transaction leaves it, but for what is staged
 
     def close(self) -> None:
         """Fold the log into the database, so that the next opening is quick."""
@@ -133,8 +133,7 @@ class Writer:
         self._pending = self.usage
         self._database.execute("BEGIN IMMEDIATE")
         try:
-            for job in jobs:
-                self._attempt(job)
+            self._do_all(jobs)
             self._save_usage()
             self._database.execute("COMMIT")
         except BaseException:
@@ -145,6 +144,24 @@ class Writer:
     def _roll_back(self) -> None:
         if self._database.in_transaction:
             self._database.execute("ROLLBACK")
+
+    def _do_all(self, jobs: list[Job[Work]]) -> None:
+        """All jobs. The records of all of them are read, and written, together, behind what changes rows directly."""
+        self._staging = Staging(self._database, self._next_page_id)
+        commits: list[Job[Work]] = []
+        writes: list[Write] = []
+        for job in jobs:
+            if isinstance(job.work, CommitWrites):
+                commits.append(job)
+                writes += job.work.writes
+            else:
+                self._attempt(job)
+        self._staging.load(writes)
+        for job in commits:
+            self._attempt(job)
+        self._staging.flush()
+        self._next_page_id = self._staging.next_page_id
+        self._pending = self._staging.usage_after(self._pending)
 
     def _attempt(self, job: Job[Work]) -> None:
         try:
@@ -175,16 +192,17 @@ class Writer:
                 return self._database.execute("DELETE FROM packs WHERE id = ?", (pack,)).rowcount
 
     def _commit(self, writes: Sequence[Write]) -> Committed:
-        batch = Batch(self._database, self._next_page_id)
-        outcomes = batch.stage(writes)
-        self._admit(batch.size_bytes)
-        batch.flush()
-        self._next_page_id = batch.next_page_id
-        self._pending = batch.usage_after(self._pending)
-        return Committed(writes, outcomes, batch.created())
+        outcomes = self._staging.stage(writes)
+        try:
+            self._admit(self._staging.grown_bytes, self._staging.size_bytes)  # what others staged counts too
+        except QuotaExceededError:
+            self._staging.undo()
+            raise
+        return Committed(writes, outcomes, self._staging.created())
 
-    def _admit(self, growth_bytes: int) -> None:
-        full = self._quota_bytes is not None and self._pending.size_bytes + growth_bytes > self._quota_bytes
+    def _admit(self, growth_bytes: int, coming_bytes: int) -> None:
+        """Raise QuotaExceededError where a growth does not fit; `coming_bytes` are on their way with it."""
+        full = self._quota_bytes is not None and self._pending.size_bytes + coming_bytes > self._quota_bytes
         if growth_bytes > 0 and full:
             raise QuotaExceededError(f"{growth_bytes} bytes more do not fit into {self._quota_bytes}")
 
@@ -199,7 +217,7 @@ class Writer:
             return False
         if location.pack in self._retired:
             return None
-        self._admit(location.size_bytes)
+        self._admit(location.size_bytes, location.size_bytes)
         row = (chunk_id, location.pack, location.offset, location.size_bytes)
         self._database.execute("INSERT INTO chunks VALUES (?, ?, ?, ?)", row)
         self._fill(location)

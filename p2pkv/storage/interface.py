@@ -11,7 +11,7 @@ from the `now_s` argument or the clock given to the engine.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import Literal, NamedTuple, Protocol
 
@@ -22,6 +22,7 @@ from p2pkv.ids import ChunkID, Place
 from p2pkv.outcomes import Order
 
 __all__ = [
+    "Admit",
     "Cursor",
     "DamageReport",
     "DropVersion",
@@ -44,12 +45,23 @@ __all__ = [
 ]
 
 
+Admit = Callable[[Version, Sequence[Version]], str]
+"""Why a version may not be kept beside all that lies under its name (shared first); empty where it may.
+
+Called by the store as part of the write, in a thread of the store's: it must depend on nothing that changes.
+"""
+
+
 class PutVersion(msgspec.Struct, frozen=True):
-    """Merge a version into the page at a place. `key` is the page's key where the writer knows it, else empty."""
+    """Merge a version into the page at a place. `key` is the page's key where the writer knows it, else empty.
+
+    `admit` is asked first, unless this very version is there already.
+    """
 
     place: Place
     key: bytes
     version: Version
+    admit: Admit | None = None
 
 
 class PutRegister(msgspec.Struct, frozen=True):
@@ -80,11 +92,14 @@ class Result(Enum):
     STORED = "stored"  # it is the current version now
     ALREADY = "already"  # this very version was there before
     STALE = "stale"  # a version of higher rank stands; that one is durable
+    REFUSED = "refused"  # `admit` said no
 
 
 class WriteOutcome(msgspec.Struct, frozen=True):
     result: Result
     current: Version | None = None  # with STALE: the version that stands
+    replaced: Version | None = None  # with STORED: the version that stood there before
+    detail: str = ""  # with REFUSED: what `admit` said
 
 
 class RangeQuery(msgspec.Struct, frozen=True):
@@ -148,7 +163,7 @@ class Stretch(NamedTuple):
 class Watcher(Protocol):
     """Told of what has become durable, in the order in which it did. It must be quick and must not raise."""
 
-    def wrote(self, writes: Sequence[Write]) -> None: ...
+    def wrote(self, writes: Sequence[Write], outcomes: Sequence[WriteOutcome]) -> None: ...
     def moved_chunks(self, chunk_ids: Iterable[ChunkID]) -> None:
         """These came or went."""
         ...
@@ -161,7 +176,7 @@ class Watcher(Protocol):
 class NoWatcher:
     """Nobody watches."""
 
-    def wrote(self, writes: Sequence[Write]) -> None:
+    def wrote(self, writes: Sequence[Write], outcomes: Sequence[WriteOutcome]) -> None:
         """Nothing to do."""
 
     def moved_chunks(self, chunk_ids: Iterable[ChunkID]) -> None:
@@ -206,10 +221,6 @@ class Store(ABC):
     @abstractmethod
     async def read_name(self, place: Place, name: bytes) -> list[Version]:
         """Every owner's version under a name, tombstones and expired ones included, shared first."""
-
-    async def read_names(self, at: Sequence[tuple[Place, bytes]]) -> list[list[Version]]:
-        """`read_name` of many at once."""
-        return [await self.read_name(place, name) for place, name in at]
 
     @abstractmethod
     async def read_register(self, place: Place, name: bytes) -> bytes | None: ...

@@ -20,6 +20,7 @@ from p2pkv.storage.interface import (
     QuotaExceededError,
     RangeQuery,
     RangeResult,
+    Result,
     Store,
     Stretch,
     Usage,
@@ -65,7 +66,7 @@ class MemoryStore(Store):
             for step in reversed(undo):
                 step()
             raise QuotaExceededError(f"the batch does not fit into {self._quota_bytes} bytes")
-        self.watcher.wrote(writes)
+        self.watcher.wrote(writes, outcomes)
         return outcomes
 
     def _write(self, write: Write, undo: list[_Undo]) -> WriteOutcome:
@@ -83,7 +84,7 @@ class MemoryStore(Store):
         if write.key and not page.key:
             self._name_page(page, write.key)
             undo.append(lambda: self._name_page(page, b""))
-        return self._change(page, write.version.identity, lambda: page.put(write.version), undo)
+        return self._change(page, write.version.identity, lambda: page.put(write.version, write.admit), undo)
 
     def _drop(self, write: DropVersion, undo: list[_Undo]) -> WriteOutcome:
         page, identity = self._pages.get(write.place), (write.name, write.owner)
@@ -98,7 +99,7 @@ class MemoryStore(Store):
         self._count(page, -1)
         outcome = act()
         self._count(page, +1)
-        if outcome is STORED and self._quota_bytes is not None:
+        if outcome.result is Result.STORED and self._quota_bytes is not None:
             undo.append(lambda: self._restore(page, key, identity, before))
         self._discard_empty(page)
         return outcome

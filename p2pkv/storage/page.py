@@ -6,12 +6,12 @@ and kept up from then on. Never reads a clock and knows nothing of other pages, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from p2pkv.core.records import Version, content_hash, rank
 from p2pkv.ids import Place
 from p2pkv.outcomes import Order
-from p2pkv.storage.interface import PageInfo, RangeQuery, RangeResult, Result, WriteOutcome
+from p2pkv.storage.interface import Admit, PageInfo, RangeQuery, RangeResult, Result, WriteOutcome
 from p2pkv.storage.ranges import collect, encode, order_key, span_of
 from p2pkv.storage.sorted_keys import Key, SortedKeys
 
@@ -20,13 +20,22 @@ STORED = WriteOutcome(Result.STORED)
 ALREADY = WriteOutcome(Result.ALREADY)
 
 
-def outranks(incoming: Version, current: Version) -> WriteOutcome:
-    """What becomes of a version where another stands under the same name and owner."""
+def merged(
+    incoming: Version, current: Version | None, admit: Admit | None, held: Callable[[], Sequence[Version]]
+) -> WriteOutcome:
+    """What becomes of a version where another, or none, stands under the same name and owner.
+
+    `held` tells all that lies under the name; it is called only where `admit` is to be asked.
+    """
     if incoming == current:
         return ALREADY
+    if admit is not None and (reason := admit(incoming, held())):
+        return WriteOutcome(Result.REFUSED, detail=reason)
+    if current is None:
+        return STORED
     new, old = rank(incoming), rank(current)
     if new > old:
-        return STORED
+        return WriteOutcome(Result.STORED, replaced=current)
     return ALREADY if new == old else WriteOutcome(Result.STALE, current)
 
 
@@ -47,15 +56,12 @@ class Page:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def put(self, version: Version) -> WriteOutcome:
+    def put(self, version: Version, admit: Admit | None = None) -> WriteOutcome:
         """Merge a version."""
-        standing = self._entries.get(version.identity)
-        if standing is not None:
-            outcome = outranks(version, standing[0])
-            if outcome is not STORED:
-                return outcome
-        self.replace(version.identity, version)
-        return STORED
+        outcome = merged(version, self.get(version.identity), admit, lambda: self.named(version.name))
+        if outcome.result is Result.STORED:
+            self.replace(version.identity, version)
+        return outcome
 
     def drop(self, identity: Identity, hash_: bytes) -> WriteOutcome:
         """Forget a version where it still is the one with this hash."""

@@ -84,8 +84,8 @@ class Handing:
         cells = {item[:CELL_BYTES].hex().encode() for item in items}
         if len(cells) > CELLS_REFRESHED_AT_ONCE_MAX:
             raise RemoteError("malformed", "too many cells")
-        inventory = await self._inventory.fresh(messages.RECORDS, sorted(cells))
-        return messages.HoldsReply([inventory.has(item) for item in items])
+        await self._inventory.fresh(messages.RECORDS, sorted(cells))
+        return messages.HoldsReply([self._inventory.records.has(item) for item in items])
 
     async def _held(self, item: bytes) -> Held | None:
         """What an item stands for. Its cell is read, and read again, only where the inventory has the item."""

@@ -1,9 +1,10 @@
 """What this peer holds, as inventories to compare with other peers', kept in line with the store.
 
 Theory of operation. At the start the whole store is read once, in small steps with pauses. From then on the store
-tells what it writes; the cells that changed are read anew a little later, many changes at once. An inventory may
-therefore lag by seconds: a comparison then names something that is not there any more, or not yet, which costs a few
-bytes and loses nothing.
+tells what it writes. Of records that is enough to keep the inventory by; only where a page was split are its cells read
+anew, and so are those of chunks. Changes count a little later, many at once (changes.py). An inventory may therefore
+lag by seconds: a comparison then names something that is not there any more, or not yet, which costs a few bytes and
+loses nothing.
 
 Owns the inventories and the task that keeps them. Asks no peer for anything.
 """
@@ -14,22 +15,38 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
-from p2pkv.core.reconciliation import CELL_BYTES, ITEM_BYTES, Inventory
+from p2pkv.core.reconciliation import CELL_BYTES, ITEM_BYTES, Inventory, item_of
+from p2pkv.core.records import Flag, Version, content_hash
 from p2pkv.errors import RemoteError
-from p2pkv.ids import ChunkID, is_shard
+from p2pkv.ids import ChunkID, Place, is_shard
 from p2pkv.limits import (
     CELLS_APART_MAX,
+    CELLS_COUNTED_AT_ONCE,
     CELLS_REFRESHED_AT_ONCE_MAX,
     CELLS_RUN_MAX,
     CHUNK_SETTLE_S,
+    INVENTORY_COUNT_DUTY,
     INVENTORY_DUTY,
     INVENTORY_FOLLOW_DUTY,
     INVENTORY_LAG_S_MAX,
     INVENTORY_REFRESH_PAUSE_S,
     INVENTORY_STEP_PAGES,
+    RECORDS_SETTLE_S,
 )
 from p2pkv.messages import CHUNKS, RECORDS
-from p2pkv.storage.interface import Held, PutRegister, Store, StoreFailedError, Write
+from p2pkv.storage.interface import (
+    DropVersion,
+    Held,
+    PutRegister,
+    PutVersion,
+    Result,
+    Store,
+    StoreFailedError,
+    Stretch,
+    Write,
+    WriteOutcome,
+)
+from p2pkv.swarm.changes import Changes
 
 log = logging.getLogger(__name__)
 _CELLS = 1 << 8 * CELL_BYTES
@@ -77,6 +94,55 @@ class Ledger:
 class RecordLedger(Ledger):
     """The records."""
 
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.changes = Changes()
+        self._split: set[Place] = set()  # pages here whose marker alone counts
+        self._turned_s = 0.0
+
+    def note(self, writes: Sequence[Write], outcomes: Sequence[WriteOutcome]) -> None:
+        """What the store has written."""
+        for write, outcome in zip(writes, outcomes, strict=True):
+            if outcome.result is not Result.STORED or isinstance(write, PutRegister) or write.place in self._split:
+                continue
+            if isinstance(write, DropVersion):
+                self.changes.note(item_of(write.place, write.content_hash), here=False)
+            else:
+                self._came(write, outcome.replaced)
+
+    def _came(self, write: PutVersion, replaced: Version | None) -> None:
+        place, version = write.place, write.version
+        if version.flags & Flag.SPLIT:
+            self._split.add(place)
+            self.changed.add(place[:CELL_BYTES])  # its records count no more
+        elif version.name:
+            if replaced is not None:
+                self.changes.note(item_of(place, content_hash(replaced)), here=False)
+            self.changes.note(item_of(place, content_hash(version)), here=True)
+
+    def has(self, item: bytes) -> bool:
+        """Is it here now?"""
+        here = self.changes.has(item)
+        return self.inventory.has(item) if here is None else here
+
+    def turn(self, *, at_once: bool = False) -> None:
+        """Let what has waited long enough be due; `at_once`: all."""
+        now_s = asyncio.get_running_loop().time()
+        if at_once or self.changes.few:
+            self.changes.hurry()
+        elif now_s >= self._turned_s + RECORDS_SETTLE_S:
+            self._turned_s = now_s
+            self.changes.turn()
+
+    def count_due(self, cells: Iterable[bytes]) -> None:
+        """Let the inventory follow what is due of some cells."""
+        for cell in cells:
+            self.inventory.change_cell(cell, self.changes.take(cell))
+
+    async def refresh(self, cells: Iterable[bytes]) -> None:
+        self.changes.forget(cells)
+        await super().refresh(cells)
+
     async def items(self, low: bytes, high: bytes | None) -> Iterable[bytes]:
         return await self._between(low, high)
 
@@ -88,6 +154,7 @@ class RecordLedger(Ledger):
         found = dict[bytes, Held]()
         while True:
             part = await self._store.stretch(low, high, INVENTORY_STEP_PAGES)
+            self._note_split(part)
             found |= part.items
             if part.end is None:
                 return found
@@ -99,6 +166,7 @@ class RecordLedger(Ledger):
         while True:
             began_s = asyncio.get_running_loop().time()
             part = await self._store.stretch(low, None, INVENTORY_STEP_PAGES)
+            self._note_split(part)
             for item in part.items:
                 cells.setdefault(item[:CELL_BYTES], set()).add(item)
             last = part.end[:CELL_BYTES] if part.end is not None else None
@@ -108,6 +176,9 @@ class RecordLedger(Ledger):
                 return
             low = part.end + b"\0"
             await rest(began_s)
+
+    def _note_split(self, part: Stretch) -> None:
+        self._split.update(held.place for held in part.items.values() if held.version.flags & Flag.SPLIT)
 
 
 class ChunkLedger(Ledger):
@@ -171,11 +242,8 @@ class StoreInventory:
 
     # --- the store's watcher ---
 
-    def wrote(self, writes: Sequence[Write]) -> None:
-        changed = self.records.changed
-        for write in writes:
-            if not isinstance(write, PutRegister):
-                changed.add(write.place[:CELL_BYTES])
+    def wrote(self, writes: Sequence[Write], outcomes: Sequence[WriteOutcome]) -> None:
+        self.records.note(writes, outcomes)
         self._news.set()
         self.on_wrote(writes)
 
@@ -197,18 +265,26 @@ class StoreInventory:
     async def fresh(self, kind: int, prefixes: Sequence[bytes], *, at_once: bool = False) -> Inventory:
         """The inventory, in line with the store below some prefixes where not too much has changed there.
 
-        A chunk that has just come shows only after a while, or `at_once`: whoever put it is still bringing it to the
-        other replicas, and they must not fetch it meanwhile. Raises RemoteError while the store is being read.
+        What has just come shows only after a while, or `at_once`: whoever put it is still bringing it to the other
+        replicas, and they must not fetch it meanwhile. Raises RemoteError while the store is being read.
         """
         ledger = self.ledger(kind)
         self._settle(0.0 if at_once else CHUNK_SETTLE_S)
         if not ledger.ready:
             raise RemoteError("busy", "what is here is still being read")
+        below = tuple(prefix[: 2 * CELL_BYTES] for prefix in prefixes)
         if ledger.changed:
-            below = tuple(prefix[: 2 * CELL_BYTES] for prefix in prefixes)
-            cells = [cell for cell in ledger.changed if cell.hex().encode().startswith(below)]
+            cells = _below(ledger.changed, below)
             await ledger.refresh(cells if at_once else cells[:CELLS_REFRESHED_AT_ONCE_MAX])
+        if ledger is self.records:
+            self.records.turn(at_once=at_once)
+            due = _below(self.records.changes.cells(), below)
+            self.records.count_due(due if at_once else due[:CELLS_REFRESHED_AT_ONCE_MAX])
         return ledger.inventory
+
+    def came(self, kind: int, item: bytes) -> bool:
+        """Is something here that does not count in the inventory yet?"""
+        return kind == RECORDS and bool(self.records.changes.has(item))
 
     async def run(self) -> None:
         """Read the store, then what changes in it, until cancelled."""
@@ -229,12 +305,21 @@ class StoreInventory:
 
     async def _follow(self) -> None:
         while not self._retake:
-            if not self._arriving:
+            if not self._arriving and not self.records.changes:
                 await self._news.wait()
             await self._lull()
             self._settle(CHUNK_SETTLE_S)
             await self._refresh(self.records)
             await self._refresh(self.chunks)
+            await self._count_due()
+
+    async def _count_due(self) -> None:
+        self.records.turn()
+        cells = self.records.changes.cells()
+        for start in range(0, len(cells), CELLS_COUNTED_AT_ONCE):
+            began_s = asyncio.get_running_loop().time()
+            self.records.count_due(cells[start : start + CELLS_COUNTED_AT_ONCE])
+            await rest(began_s, INVENTORY_COUNT_DUTY)
 
     def _settle(self, after_s: float) -> None:
         """Count chunks among the changes that came or went so long ago."""
@@ -265,6 +350,10 @@ class StoreInventory:
 
 def _ignore(*_: object) -> None:
     """Nobody listens yet."""
+
+
+def _below(cells: Iterable[bytes], prefixes: tuple[bytes, ...]) -> list[bytes]:
+    return [cell for cell in cells if cell.hex().encode().startswith(prefixes)]
 
 
 def _runs(cells: Sequence[bytes]) -> list[tuple[int, int]]:

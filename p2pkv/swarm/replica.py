@@ -6,7 +6,8 @@ coordinators in `writing.py` and `reading.py` use it for this peer's own share a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 
@@ -45,9 +46,8 @@ from p2pkv.swarm.protocol import Sender
 from p2pkv.swarm.signing import genuine
 
 _STORED = StoreResult(messages.STORED)
-_ALREADY = StoreResult(messages.ALREADY)
 _SPLIT = StoreResult(messages.SPLIT, "the page is split")
-_CODES = {Result.STORED: messages.STORED, Result.ALREADY: messages.ALREADY, Result.STALE: messages.STALE}
+_CODES = {Result.ALREADY: messages.ALREADY, Result.STALE: messages.STALE, Result.REFUSED: messages.REFUSED}
 
 StockValue = wire.Scalar
 OnStored = Callable[[Place, list[Version]], None]
@@ -127,7 +127,8 @@ class Replica:
         """Judge and keep versions; what is said to be stored is durable. `signed_here`: by this very peer, just now."""
         results = await self._judge(key, versions, places, signed_here=signed_here)
         kept = [index for index, result in enumerate(results) if result is None]
-        outcomes = await self._commit([PutVersion(places[i], key, versions[i]) for i in kept])
+        admit = partial(_in_the_way, self._env.now_s())
+        outcomes = await self._commit([PutVersion(places[i], key, versions[i], admit) for i in kept])
         for index, outcome in zip(kept, outcomes, strict=True):
             results[index] = outcome
         await self._note([(versions[i], places[i]) for i in kept if results[i] == _STORED])
@@ -223,46 +224,37 @@ class Replica:
     async def _judge(
         self, key: bytes, versions: list[Version], places: list[Place], *, signed_here: bool
     ) -> list[StoreResult | None]:
-        """What is said of versions that are not kept; None for each that is to be committed."""
-        held = await self.store.read_names([(place, v.name) for place, v in zip(places, versions, strict=True)])
+        """What is said of versions that are not kept; None for each that is to be committed.
+
+        What stands in a version's way under its name is for the commit to say (`_in_the_way`).
+        """
         split = {place: (await self.holdings.of(place)).split for place in set(places)}
         return [
-            self._judge_one(key, version, standing, split=split[place], signed_here=signed_here)
-            for version, place, standing in zip(versions, places, held, strict=True)
+            self._judge_one(key, version, split=split[place], signed_here=signed_here)
+            for version, place in zip(versions, places, strict=True)
         ]
 
-    def _judge_one(
-        self, key: bytes, version: Version, held: list[Version], *, split: bool, signed_here: bool
-    ) -> StoreResult | None:
+    def _judge_one(self, key: bytes, version: Version, *, split: bool, signed_here: bool) -> StoreResult | None:
         try:
             check_shape(version)
         except RemoteError as error:
             return StoreResult(messages.REFUSED, error.detail)
         if split and version.name and not version.flags & Flag.SPLIT:
             return _SPLIT
-        if version in held:
-            return _ALREADY
-        refusal = self._refusal(key, version, held, signed_here=signed_here)
+        refusal = self._refusal(key, version, signed_here=signed_here)
         return StoreResult(messages.REFUSED, refusal) if refusal else None
 
     def trusts(self, version: Version) -> bool:
         """Is its clock one that replicas will take?"""
         return self.clock.trusts(version.clock, self._env.now_s())
 
-    def _refusal(self, key: bytes, version: Version, held: list[Version], *, signed_here: bool) -> str:
+    def _refusal(self, key: bytes, version: Version, *, signed_here: bool) -> str:
         """Why a version of a good shape cannot be kept; empty where it can."""
         if not self.trusts(version):
             return "its clock runs too far ahead"
         if not signed_here and not genuine(key, version):
             return "its signature does not hold"
         self.clock.observe(version.clock, self._env.now_s())
-        return self._owned_by_another(version, held) or _crowded(version, held)
-
-    def _owned_by_another(self, version: Version, held: list[Version]) -> str:
-        for standing in held:
-            foreign = standing.flags & Flag.OWN and standing.author != version.author
-            if foreign and not standing.dead and not standing.expired(self._env.now_s()):
-                return f"the record belongs to {standing.author.hex()[:16]}"
         return ""
 
     async def _commit(self, writes: list[PutVersion]) -> list[StoreResult]:
@@ -287,7 +279,20 @@ class Replica:
             self.on_stored(place, versions)
 
 
-def _crowded(version: Version, held: list[Version]) -> str:
+def _in_the_way(now_s: float, version: Version, held: Sequence[Version]) -> str:
+    """Why a version may not be kept beside what lies under its name; empty where it may."""
+    return _owned_by_another(now_s, version, held) or _crowded(version, held) if held else ""
+
+
+def _owned_by_another(now_s: float, version: Version, held: Sequence[Version]) -> str:
+    for standing in held:
+        foreign = standing.flags & Flag.OWN and standing.author != version.author
+        if foreign and not standing.dead and not standing.expired(now_s):
+            return f"the record belongs to {standing.author.hex()[:16]}"
+    return ""
+
+
+def _crowded(version: Version, held: Sequence[Version]) -> str:
     """All that lies under one name must fit one answer, or it could not be read by its name any more."""
     others = [standing for standing in held if standing.identity != version.identity]
     if others and sum(map(encoded_bytes, [version, *others])) > RECORDS_ANSWER_BYTES_MAX:
@@ -296,7 +301,9 @@ def _crowded(version: Version, held: list[Version]) -> str:
 
 
 def _result(outcome: WriteOutcome) -> StoreResult:
-    return StoreResult(_CODES[outcome.result], current=outcome.current)
+    if outcome.result is Result.STORED:
+        return _STORED
+    return StoreResult(_CODES[outcome.result], outcome.detail, outcome.current)
 
 
 def _fitting(results: list[StoreResult]) -> list[StoreResult]:

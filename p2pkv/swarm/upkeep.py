@@ -191,7 +191,7 @@ class Upkeep:
             reply = await self._protocol.call(contact, messages.COMPARE, messages.Compare(kind, questions))
             await self._inventory.fresh(kind, [prefix for prefix, _ in questions])
             lacking = walk.take(questions, [Answer(*part) for part in reply.parts])
-            wanted = [item for item in lacking if not self._is_unwanted(item)]
+            wanted = [item for item in lacking if not self._is_unwanted(item) and not self._inventory.came(kind, item)]
             gained += await self._fetch_all(contact, kind, wanted)
         return gained
 

@@ -24,6 +24,7 @@ from p2pkv.storage.interface import (
     Result,
     Store,
     Write,
+    WriteOutcome,
 )
 from tests.storage.model import Model
 from tests.storage.samples import (
@@ -48,10 +49,12 @@ class Diary(NoWatcher):
 
     def __init__(self) -> None:
         self.writes: list[Write] = []
+        self.outcomes: list[WriteOutcome] = []
         self.chunks: list[ChunkID] = []
 
-    def wrote(self, writes: Sequence[Write]) -> None:
+    def wrote(self, writes: Sequence[Write], outcomes: Sequence[WriteOutcome]) -> None:
         self.writes += writes
+        self.outcomes += outcomes
 
     def moved_chunks(self, chunk_ids: Iterable[ChunkID]) -> None:
         self.chunks += chunk_ids

@@ -41,7 +41,7 @@ class Model:
             if current is not None and rank(current) > rank(write.version):
                 return WriteOutcome(Result.STALE, current)
             self.records[at] = write.version
-            return WriteOutcome(Result.STORED)
+            return WriteOutcome(Result.STORED, replaced=current)
         assert isinstance(write, DropVersion)
         at = (write.place, write.name, write.owner)
         current = self.records.get(at)
