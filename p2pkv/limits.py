@@ -224,13 +224,14 @@ MOVE_RETRY_S = 5.0  # after records could not be moved; doubled
 MOVE_RETRY_S_MAX = 300.0
 MOVE_RESUME_PAUSE_S = 0.05  # between two steps of the search for split pages after a start
 BATCH_SIGNED_MAX = 32  # versions under one signature: 64 + 1 + 5 * 16 bytes each
+BATCH_TREES_KEPT_MAX = 128  # batches whose nodes are remembered: four times 1,000 records; some 2 MB
 BATCH_ROOTS_KEPT_MAX = 4096  # verified signatures of batches that are not verified again
 READ_BUFFERED_RECORDS_MAX = 32_768  # of one read, all pages together: some 16 MB
 READ_RUN_RECORDS_MAX = 1024  # of one page, read on in one go
 READ_RUN_RECORDS_MIN = 32
 READ_FIRST_RECORDS = 8  # of each page of many, at first: the first value comes soon
 SPLIT_LEFTOVERS_MAX = 16_384  # records of a split page that a read takes at once: four times a page's bound
-STORE_MESSAGES_AT_ONCE_MAX = 64  # of batches, all peers together
+STORE_MESSAGES_AT_ONCE_MAX = 192  # of batches, all peers together
 STORE_MESSAGES_WAITING_MAX = 1024  # some of batches that have ended; beyond it the next batch waits
 # --- Watching ---
 WATCH_LEASE_S = 20.0  # a replica pushes so long after the last renewal
@@ -314,6 +315,7 @@ HTTP_STOP_S = 2.0  # what open connections get to end when the peer stops
 
 # --- Peer ---
 BATCH_RECORDS_MAX = 1000  # records of a batch that are signed before the first is sent
+BATCHES_AT_ONCE_MAX = 4  # of one `put_many`, under way: replicas sync more records at once
 EVENTS_QUEUED_MAX = 1000  # of one listener; a slow one loses events, the peer never waits
 FOLDERS_READ_AHEAD_MAX = 8  # of one listing, beside those that are open
 ENTRIES_READ_AHEAD_MAX = 64  # of each of those folders

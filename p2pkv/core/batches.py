@@ -6,17 +6,18 @@ by itself wherever it goes. A leaf is the first 16 bytes of BLAKE3(0x00 | signed
 BLAKE3(0x01 | left | right); a level of odd length repeats its last hash. What is signed is a context and the root.
 16 bytes withstand a second preimage, which is all that a forger of another's batch could use.
 
-Owns the tree and its bytes. Signs and verifies nothing by itself.
+Owns the tree and its bytes. Signs and verifies no signature by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from blake3 import blake3
 
-from p2pkv.limits import BATCH_SIGNED_MAX
+from p2pkv.limits import BATCH_SIGNED_MAX, BATCH_TREES_KEPT_MAX
 
 ROOT_CONTEXT: Final = b"p2pkv batch of versions 1\x00"
 SIGNATURE_BYTES: Final = 64
@@ -59,16 +60,46 @@ class Batch:
         return b"".join((of_root, index.to_bytes(1, "big"), *path))
 
 
-def root_of(signed: bytes, signature: bytes) -> bytes | None:
-    """The root that a batch signature leads to; None where it has not the shape of one."""
-    path_bytes = len(signature) - SIGNATURE_BYTES - 1
-    if path_bytes < 0 or path_bytes % HASH_BYTES or path_bytes > LEVELS_MAX * HASH_BYTES:
-        return None
-    index, node = signature[SIGNATURE_BYTES], _leaf(signed)
-    if index >> (path_bytes // HASH_BYTES):
-        return None
-    for offset in range(SIGNATURE_BYTES + 1, len(signature), HASH_BYTES):
-        sibling = signature[offset : offset + HASH_BYTES]
-        node = _node(sibling, node) if index & 1 else _node(node, sibling)
-        index >>= 1
-    return node
+class Proofs:
+    """Checks of batch signatures that climb no further than to a node of the tree that is proven already.
+
+    What comes together was mostly signed together, so most versions need one or two hashes and not a whole path. The
+    rest of a path is compared with the proven one: a replica must not keep what others could not verify.
+    """
+
+    def __init__(self, trees_max: int = BATCH_TREES_KEPT_MAX) -> None:
+        self._trees: OrderedDict[bytes, dict[bytes, tuple[int, bytes]]] = OrderedDict()
+        self._trees_max = trees_max
+
+    def hold(self, author: bytes, signed: bytes, signature: bytes, root_signed: Callable[[bytes], bool]) -> bool:
+        """Did the author sign this text? `root_signed` verifies the signature of a root, for a tree that is new."""
+        path = signature[SIGNATURE_BYTES + 1 :]
+        if len(signature) <= SIGNATURE_BYTES or len(path) % HASH_BYTES or len(path) > LEVELS_MAX * HASH_BYTES:
+            return False
+        index, node = signature[SIGNATURE_BYTES], _leaf(signed)
+        if index >> (len(path) // HASH_BYTES):
+            return False
+        tree_id = author + signature[:SIGNATURE_BYTES]
+        tree = self._trees.get(tree_id, {})
+        climbed: list[tuple[bytes, int, bytes]] = []
+        while path and node not in tree:
+            climbed.append((node, index, path))
+            sibling = path[:HASH_BYTES]
+            node = _node(sibling, node) if index & 1 else _node(node, sibling)
+            index, path = index >> 1, path[HASH_BYTES:]
+        if tree.get(node) != (index, path):
+            if tree or not root_signed(node):
+                return False
+            tree[node] = 0, b""
+        for below, at, rest in climbed:
+            sibling = rest[:HASH_BYTES]
+            tree[sibling] = at ^ 1, below + rest[HASH_BYTES:]
+            tree[below] = at, rest  # behind its sibling: the last of an odd level is its own
+        self._keep(tree_id, tree)
+        return True
+
+    def _keep(self, tree_id: bytes, tree: dict[bytes, tuple[int, bytes]]) -> None:
+        self._trees[tree_id] = tree
+        self._trees.move_to_end(tree_id)
+        if len(self._trees) > self._trees_max:
+            self._trees.popitem(last=False)

@@ -182,6 +182,8 @@ def check_shape(version: Version) -> None:
     if flags & Flag.SPLIT or version.name == SPLIT_NAME:
         _check_split(version)
         return
+    if _in_bounds(version):
+        return  # the usual case; the rest finds out what is wrong with the others, and checks stock values
     stock = bool(flags & Flag.STOCK)
     faults = (
         (len(version.name) > NAME_BYTES_MAX, "name too long"),
@@ -201,6 +203,23 @@ def check_shape(version: Version) -> None:
     for broken, what in faults:
         if broken:
             raise RemoteError("malformed", what)
+
+
+def _in_bounds(version: Version) -> bool:
+    """Is it a record of a p2pkv peer, with nothing wrong?"""
+    return (
+        0 < len(version.name) <= NAME_BYTES_MAX
+        and len(version.author) == PUBLIC_KEY_BYTES
+        and len(version.body) <= BODY_BYTES_MAX
+        and len(version.meta) <= META_BYTES_MAX
+        and len(version.signature) <= SIGNATURE_BYTES_MAX
+        and 0 <= version.clock <= CLOCK_MAX
+        and 0 <= version.expires_ms <= CLOCK_MAX
+        and 0 <= version.size_bytes <= SIZE_BYTES_MAX
+        and 0 <= version.flags < 1 << 32
+        and not version.flags & Flag.STOCK
+        and not (version.flags & Flag.TOMBSTONE and version.body)
+    )
 
 
 def _is_stock_value(body: bytes) -> bool:

@@ -78,6 +78,7 @@ class Committed:
     writes: Sequence[Write]
     outcomes: list[WriteOutcome]
     created: set[Place]  # pages that did not exist before
+    sizes_bytes: list[int]  # of the versions that were stored, in order
 
 
 @dataclass(slots=True)
@@ -90,6 +91,7 @@ class _Undo:
     heads: list[tuple[Head, bytes, int, int, int]] = field(default_factory=list)
     slots: list[tuple[Slot, Version | None, bool, int, bytes, bool]] = field(default_factory=list)
     registers: list[tuple[tuple[Place, bytes], bytes | None]] = field(default_factory=list)
+    sizes_bytes: list[int] = field(default_factory=list)
     created: set[Place] = field(default_factory=set)
 
 
@@ -176,9 +178,9 @@ class Staging:
         """By how much the last batch changes the usage."""
         return self.size_bytes - self._undo.size_bytes
 
-    def created(self) -> set[Place]:
-        """The pages that the last batch begins."""
-        return self._undo.created
+    def committed(self, writes: Sequence[Write], outcomes: list[WriteOutcome]) -> Committed:
+        """What the last batch came to, once the transaction has ended."""
+        return Committed(writes, outcomes, self._undo.created, self._undo.sizes_bytes)
 
     def _stage(self, write: Write) -> WriteOutcome:
         if isinstance(write, PutVersion):
@@ -196,7 +198,8 @@ class Staging:
             if slot is None:
                 slot = slots[version.owner] = Slot()
             self._change(write.place, head, slot, version)
-        if write.key and not head.key and outcome.result is not _Result.REFUSED:
+            self._undo.sizes_bytes.append(slot.size_bytes)
+        if write.key and not head.key:
             self._remember(head)
             head.key = write.key
         return outcome

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from p2pkv.ids import Place
 from p2pkv.limits import STORE_CACHE_BYTES_MAX, STORE_CACHE_PAGES_MAX, STORE_CACHED_PAGE_BYTES_MAX
 from p2pkv.storage.disk_batch import Committed
-from p2pkv.storage.interface import DropVersion, PutRegister, Result, Write
+from p2pkv.storage.interface import DropVersion, PutRegister, PutVersion, Result
 from p2pkv.storage.page import Page
 
 
@@ -60,21 +60,25 @@ class PageCache:
         for place in committed.created:
             if place not in self._pages:
                 self._keep(Page(place))
+        sizes_bytes = iter(committed.sizes_bytes)
         for write, outcome in zip(committed.writes, committed.outcomes, strict=True):
             if isinstance(write, PutRegister):
                 continue
+            stored = outcome.result is Result.STORED
+            size_bytes = next(sizes_bytes) if stored and isinstance(write, PutVersion) else 0
             self._loading.pop(write.place, None)
             page = self._pages.get(write.place)
             if page is not None:
-                self._apply(page, write, outcome.result)
+                self._apply(page, write, size_bytes)
 
-    def _apply(self, page: Page, write: Write, result: Result) -> None:
+    def _apply(self, page: Page, write: PutVersion | DropVersion, size_bytes: int) -> None:
+        """`size_bytes`: of a version that was stored."""
         before = page.size_bytes
         if isinstance(write, DropVersion):
             page.drop((write.name, write.owner), write.content_hash)
-        elif not isinstance(write, PutRegister):
-            if result in (Result.STORED, Result.ALREADY):
-                page.put(write.version)
+        else:
+            if size_bytes:
+                page.replace(write.version.identity, write.version, size_bytes)
             page.key = page.key or write.key
         if not len(page):
             page.key = b""

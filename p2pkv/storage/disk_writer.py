@@ -198,7 +198,7 @@ class Writer:
         except QuotaExceededError:
             self._staging.undo()
             raise
-        return Committed(writes, outcomes, self._staging.created())
+        return self._staging.committed(writes, outcomes)
 
     def _admit(self, growth_bytes: int, coming_bytes: int) -> None:
         """Raise QuotaExceededError where a growth does not fit; `coming_bytes` are on their way with it."""

@@ -1,7 +1,7 @@
 """Are versions signed by their authors? One by one, or many under one signature.
 
-Remembers which roots of batches were found to be signed, so that a batch costs one verification wherever its versions
-arrive one after the other. Decides nothing about what is done with a version.
+Remembers which batches were found to be signed, so that each costs one verification wherever its versions arrive one
+after the other. Decides nothing about what is done with a version.
 """
 
 from __future__ import annotations
@@ -24,8 +24,13 @@ def genuine(key: bytes, version: Version) -> bool:
     text = signed_bytes(key, version)
     if len(version.signature) == batches.SIGNATURE_BYTES:
         return verify(version.author, text, version.signature)
-    root = batches.root_of(text, version.signature)
-    return root is not None and _root_signed(version.author, root, version.signature[: batches.SIGNATURE_BYTES])
+    signature = version.signature[: batches.SIGNATURE_BYTES]
+    return _proofs.hold(
+        version.author, text, version.signature, lambda root: _root_signed(version.author, root, signature)
+    )
+
+
+_proofs = batches.Proofs()
 
 
 @lru_cache(BATCH_ROOTS_KEPT_MAX)

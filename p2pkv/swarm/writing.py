@@ -21,6 +21,7 @@ from p2pkv.core.records import Flag, Version, encoded_bytes, version_token
 from p2pkv.errors import RefusedError
 from p2pkv.limits import (
     BATCH_RECORDS_MAX,
+    BATCHES_AT_ONCE_MAX,
     CLOCK_RETRIES_MAX,
     PAGE_DEPTH_MAX,
     PAGES_ASKED_AT_ONCE_MAX,
@@ -74,7 +75,7 @@ class Writer:
         try:
             while batch := list(islice(rest, BATCH_RECORDS_MAX)):
                 running.append(asyncio.create_task(self._put_batch(key, batch, acks)))
-                if len(running) > 1:
+                if len(running) >= BATCHES_AT_ONCE_MAX:
                     for tally in await running[0]:
                         yield tally.outcome()
                     running.pop(0)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pkv.core.batches import Batch, root_of
+from p2pkv.core.batches import Batch, Proofs
 from p2pkv.core.records import Version, signed_bytes
 from p2pkv.limits import BATCH_SIGNED_MAX, SIGNATURE_BYTES_MAX
 from p2pkv.swarm import signing
@@ -21,18 +23,44 @@ def unsigned(number: int, author: Identity = AUTHOR) -> Version:
     return Version(b"n%d" % number, 1000 + number, author.public_key, 0, 0, 1, b"%d" % number)
 
 
-@given(st.lists(st.binary(max_size=50), min_size=1, max_size=BATCH_SIGNED_MAX))
-def test_every_text_leads_to_the_root(texts: list[bytes]) -> None:
-    batch = Batch(texts)
-    assert {root_of(text, batch.signature(n, SIGNED)) for n, text in enumerate(texts)} == {batch.root}
+def holds(proofs: Proofs, batch: Batch, text: bytes, signature: bytes) -> bool:
+    return proofs.hold(AUTHOR.public_key, text, signature, lambda root: root == batch.root)
 
 
-@given(st.lists(st.binary(max_size=9), min_size=2, max_size=BATCH_SIGNED_MAX, unique=True), st.data())
-def test_another_text_or_place_leads_elsewhere(texts: list[bytes], data: st.DataObject) -> None:
-    batch = Batch(texts)
+unique_texts = st.lists(st.binary(max_size=9), min_size=2, max_size=BATCH_SIGNED_MAX, unique=True)
+
+
+@given(unique_texts, st.randoms(use_true_random=False))
+def test_every_text_holds_in_whatever_order_they_come(texts: list[bytes], random: Random) -> None:
+    batch, proofs = Batch(texts), Proofs()
+    for number in random.sample(range(len(texts)), len(texts)):
+        assert holds(proofs, batch, texts[number], batch.signature(number, SIGNED))
+
+
+@given(unique_texts, st.data())
+def test_another_text_place_or_path_does_not_hold_whatever_was_proven_before(
+    texts: list[bytes], data: st.DataObject
+) -> None:
+    batch, proofs = Batch(texts), Proofs()
     index, other = data.draw(st.permutations(range(len(texts))))[:2]
-    assert root_of(texts[other], batch.signature(index, SIGNED)) != batch.root
-    assert root_of(texts[index] + b"x", batch.signature(index, SIGNED)) != batch.root
+    for proven in data.draw(st.sets(st.integers(0, len(texts) - 1))):
+        assert holds(proofs, batch, texts[proven], batch.signature(proven, SIGNED))
+    signature = batch.signature(index, SIGNED)
+    assert not holds(proofs, batch, texts[other], signature)
+    assert not holds(proofs, batch, texts[index] + b"x", signature)
+    at = data.draw(st.integers(64, len(signature) - 1))
+    damaged = signature[:at] + bytes([signature[at] ^ data.draw(st.integers(1, 255))]) + signature[at + 1 :]
+    assert not holds(proofs, batch, texts[index], damaged)
+
+
+def test_what_is_remembered_of_trees_is_bounded() -> None:
+    proofs = Proofs(trees_max=2)
+    asked: list[bytes] = []
+    for number in (0, 1, 2, 0):
+        batch = Batch([b"%d" % number, b"else"])
+        signature = batch.signature(0, number.to_bytes(64, "big"))
+        assert proofs.hold(AUTHOR.public_key, b"%d" % number, signature, lambda root: not asked.append(root))
+    assert len(asked) == 4
 
 
 @given(st.binary(max_size=SIGNATURE_BYTES_MAX))
