@@ -212,6 +212,7 @@ PAGE_DEPTH_MAX = 8  # 16 ** 8 pages of a key; a page so deep never splits
 PAGE_TREES_KEPT_MAX = 256  # keys whose splits a coordinator remembers
 PAGE_TREES_KEPT_S = 600.0
 PAGE_SPLITS_KNOWN_MAX = 16_384  # of one key: 262,000 leaves, a thousand million records; some 2 MB
+PAGE_PLACES_KEPT_MAX = 8192  # places of pages that are not reckoned anew; some 2 MB
 PAGE_HOLDINGS_MAX = 16_384  # pages whose state a replica remembers: some 3 MB
 PAGE_SITES_MAX = 8192  # pages whose replicas a writer of batches remembers
 PAGE_SITES_S = 30.0
@@ -272,6 +273,7 @@ STORE_QUESTIONS_QUEUED_MAX = 4096  # reads waiting for a reader thread
 STORE_CACHE_PAGES_MAX = 8192
 STORE_CACHE_BYTES_MAX = 32 * MIB  # of encoded versions
 STORE_CACHED_PAGE_BYTES_MAX = 256 * KIB  # a larger page is read from disk
+STORE_CACHED_UNREAD_WRITES_MAX = 128  # writes to a page that nobody reads, after which it is not kept in memory
 STORE_SCAN_STEP = 1000  # rows of one step of a verification
 
 # --- Log of a running peer ---
@@ -315,6 +317,7 @@ HTTP_STOP_S = 2.0  # what open connections get to end when the peer stops
 
 # --- Peer ---
 BATCH_RECORDS_MAX = 1000  # records of a batch that are signed before the first is sent
+BATCH_RTO_S_MAX = 1.0  # a message of a batch is sent again after this at the latest: five times until its deadline
 BATCHES_AT_ONCE_MAX = 4  # of one `put_many`, under way: replicas sync more records at once
 EVENTS_QUEUED_MAX = 1000  # of one listener; a slow one loses events, the peer never waits
 FOLDERS_READ_AHEAD_MAX = 8  # of one listing, beside those that are open

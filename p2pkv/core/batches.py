@@ -91,6 +91,8 @@ class Proofs:
             if tree or not root_signed(node):
                 return False
             tree[node] = 0, b""
+        if not climbed:
+            return True
         for below, at, rest in climbed:
             sibling = rest[:HASH_BYTES]
             tree[sibling] = at ^ 1, below + rest[HASH_BYTES:]

@@ -36,7 +36,11 @@ class HybridClock:
     def observe(self, clock: int, now_s: float) -> None:
         """Move past another peer's clock, unless it runs too far ahead to be trusted."""
         if self.trusts(clock, now_s):
-            self.last = max(self.last, clock)
+            self.pass_by(clock)
+
+    def pass_by(self, clock: int) -> None:
+        """Move past a clock that is known to be trusted."""
+        self.last = max(self.last, clock)
 
     @staticmethod
     def trusts(clock: int, now_s: float) -> bool:

@@ -19,6 +19,7 @@ A stock peer's value has no name and no path, and stays in the root. Owns no net
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import lru_cache
 from typing import Final
 
 from blake3 import blake3
@@ -26,7 +27,13 @@ from blake3 import blake3
 from p2pkv.core.records import SPLIT_NAME, Flag, Version
 from p2pkv.errors import RemoteError
 from p2pkv.ids import ID_BYTES, Place, place_of_key
-from p2pkv.limits import PAGE_DEPTH_MAX, PAGE_SPLITS_KNOWN_MAX, PAGE_TREES_KEPT_MAX, PAGE_TREES_KEPT_S
+from p2pkv.limits import (
+    PAGE_DEPTH_MAX,
+    PAGE_PLACES_KEPT_MAX,
+    PAGE_SPLITS_KNOWN_MAX,
+    PAGE_TREES_KEPT_MAX,
+    PAGE_TREES_KEPT_S,
+)
 
 PageName = bytes
 """Hex digits in ASCII, at most PAGE_DEPTH_MAX of them; empty for the root."""
@@ -42,6 +49,7 @@ def path_of(name: bytes) -> bytes:
     return blake3(name).hexdigest(length=PAGE_DEPTH_MAX // 2).encode() if name else b""
 
 
+@lru_cache(PAGE_PLACES_KEPT_MAX)
 def place_of_page(key: bytes, page: PageName) -> Place:
     """Where a page lies: the root where stock peers look, a child where no key's root can be."""
     if not page:

@@ -1,7 +1,8 @@
 """Small pages kept in memory beside the disk: read without a thread, kept up by every commit.
 
-Owns what is kept and for how long (least recently used goes first). Holds only what is durable: a commit reaches it
-when its transaction has ended.
+Owns what is kept and for how long: least recently used goes first, and a page that is written to again and again and
+never read, since keeping it up would cost as much as writing it. Holds only what is durable: a commit reaches it when
+its transaction has ended.
 """
 
 from __future__ import annotations
@@ -9,7 +10,12 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from p2pkv.ids import Place
-from p2pkv.limits import STORE_CACHE_BYTES_MAX, STORE_CACHE_PAGES_MAX, STORE_CACHED_PAGE_BYTES_MAX
+from p2pkv.limits import (
+    STORE_CACHE_BYTES_MAX,
+    STORE_CACHE_PAGES_MAX,
+    STORE_CACHED_PAGE_BYTES_MAX,
+    STORE_CACHED_UNREAD_WRITES_MAX,
+)
 from p2pkv.storage.disk_batch import Committed
 from p2pkv.storage.interface import DropVersion, PutRegister, PutVersion, Result
 from p2pkv.storage.page import Page
@@ -29,6 +35,7 @@ class PageCache:
     def get(self, place: Place) -> Page | None:
         page = self._pages.get(place)
         if page is not None:
+            page.unread_writes = 0
             self._pages.move_to_end(place)
         return page
 
@@ -83,7 +90,8 @@ class PageCache:
         if not len(page):
             page.key = b""
         self._size_bytes += page.size_bytes - before
-        if page.size_bytes > STORE_CACHED_PAGE_BYTES_MAX:
+        page.unread_writes += 1
+        if page.size_bytes > STORE_CACHED_PAGE_BYTES_MAX or page.unread_writes > STORE_CACHED_UNREAD_WRITES_MAX:
             self.forget(page.place)
         self._shrink()
 

@@ -42,13 +42,14 @@ def merged(
 class Page:
     """The records of one place."""
 
-    __slots__ = ("_entries", "_expiring", "_orders", "dead", "key", "place", "size_bytes")
+    __slots__ = ("_entries", "_expiring", "_orders", "dead", "key", "place", "size_bytes", "unread_writes")
 
     def __init__(self, place: Place, key: bytes = b"") -> None:
         self.place = place
         self.key = key
         self.dead = 0
         self.size_bytes = 0
+        self.unread_writes = 0  # counted by the cache
         self._entries: dict[Identity, tuple[Version, int]] = {}
         self._orders: dict[Order, SortedKeys] = {}
         self._expiring: SortedKeys | None = None

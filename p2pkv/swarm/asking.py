@@ -75,21 +75,32 @@ class Asker:
         deadline_s: float | None = None,
         resends_max: int = RPC_RESENDS_MAX,
         padded: bool = True,
+        rto_s_min: float = 0.0,
     ) -> Any:
         """Send a request and wait for its answer. Raises RemoteError, SilentError.
 
-        An answer that says only that our address is not proven brings the cookie for it, so one more try is made.
+        `rto_s_min`: it is sent again no sooner than after this, as the answer takes its time. An answer that says only
+        that our address is not proven brings the cookie for it, so one more try is made.
         """
         for attempt in (0, 1):
             try:
-                return await self._ask(contact, body, decode, deadline_s or RPC_DEADLINE_S, resends_max, padded)
+                return await self._ask(
+                    contact, body, decode, deadline_s or RPC_DEADLINE_S, resends_max, padded, rto_s_min
+                )
             except RemoteError as error:
                 if error.code != "cookie" or attempt or not contact.cookie:
                     raise
         raise AssertionError("unreachable")
 
     async def _ask(
-        self, contact: Contact, body: bytes, decode: wire.Decode, deadline_s: float, resends_max: int, padded: bool
+        self,
+        contact: Contact,
+        body: bytes,
+        decode: wire.Decode,
+        deadline_s: float,
+        resends_max: int,
+        padded: bool,
+        rto_s_min: float,
     ) -> Any:
         if contact.outstanding >= RPC_OUTSTANDING_PER_CONTACT_MAX or contact.waiting:
             await self._wait_turn(contact)
@@ -97,7 +108,7 @@ class Asker:
             self._pass_turn(contact)
             raise SilentError("closed") if self._closed else RemoteError("busy", "too many requests under way here")
         future: asyncio.Future[Any] = self._loop.create_future()
-        call = self._send(contact, body, decode, partial(_settle, future), deadline_s, resends_max, padded)
+        call = self._send(contact, body, decode, partial(_settle, future), deadline_s, resends_max, padded, rto_s_min)
         try:
             return await future
         finally:
@@ -125,13 +136,14 @@ class Asker:
         deadline_s: float,
         resends_max: int,
         padded: bool,
+        rto_s_min: float = 0.0,
     ) -> Call:
         loop = self._loop
         message_id = self._ids.pop() if self._ids else self._draw_id()
         trailer = contact.trailer or self._trailer(contact, len(body), padded)
         datagram = wire.request_frame(message_id, body, trailer)
         now_s = loop.time()
-        rto_s = contact.rtt.rto_among_s(self._typical_rtt)
+        rto_s = max(contact.rtt.rto_among_s(self._typical_rtt), rto_s_min)
         call = Call(message_id, contact, datagram, decode, done, self._withdraw, now_s, deadline_s, resends_max, rto_s)
         call.proving = not contact.verified and contact.kind != "stock"
         self.outstanding[message_id] = call

@@ -21,9 +21,11 @@ from p2pkv import messages
 from p2pkv.core.pages import PageName, PageTree, path_of, place_of_page
 from p2pkv.core.records import Version, encoded_bytes
 from p2pkv.core.replication import needed
+from p2pkv.core.rtt import RttEstimator
 from p2pkv.errors import RemoteError, SilentError
 from p2pkv.ids import Place
 from p2pkv.limits import (
+    BATCH_RTO_S_MAX,
     PAGE_SITES_MAX,
     PAGE_SITES_S,
     PAGES_ASKED_AT_ONCE_MAX,
@@ -98,6 +100,7 @@ class BatchWriter:
         self._node = neighbourhood.node_id.hex()
         self._sites = Sites(lookups, neighbourhood)
         self._slots = asyncio.Semaphore(STORE_MESSAGES_AT_ONCE_MAX)
+        self._usual = RttEstimator()  # what it takes until a message of a batch is durable: longer than a ping does
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def store(self, key: bytes, tree: PageTree, versions: list[Version], acks: Acks) -> list[Tally]:
@@ -148,7 +151,12 @@ class BatchWriter:
             try:
                 if self._lookups.silences.is_silent(contact):
                     raise RemoteError("silent", "it did not answer lately")
-                results = (await self._protocol.call(contact, messages.STORE_RECORDS, request)).results
+                results = (
+                    await self._protocol.call(
+                        contact, messages.STORE_RECORDS, request, rto_s_min=min(self._usual.rto_s, BATCH_RTO_S_MAX)
+                    )
+                ).results
+                self._usual.observe(asyncio.get_running_loop().time() - asked_s)
                 if len(results) != len(indexes):
                     raise RemoteError("misbehaved", "a wrong number of results")
             except RemoteError as error:

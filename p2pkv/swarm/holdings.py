@@ -68,6 +68,19 @@ class Holdings:
             self._known.popitem(last=False)
         return holding
 
+    def grew(self, place: Place, records: int, size_bytes: int) -> bool:
+        """Note that records were committed to a page, where that has no consequences; else False, for `stored`."""
+        holding = self._known.get(place)
+        if holding is None or holding.split:
+            return False
+        if not holding.full and (
+            holding.total + records > self.bound.records or holding.size_bytes + size_bytes > self.bound.size_bytes
+        ):
+            return False
+        holding.total += records
+        holding.size_bytes += size_bytes
+        return True
+
     async def stored(self, place: Place, records: int, size_bytes: int) -> None:
         """Records were committed to a page."""
         holding = await self.of(place)

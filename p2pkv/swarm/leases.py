@@ -158,6 +158,10 @@ class Leases:
 
     # --- pushes ---
 
+    def watched(self) -> bool:
+        """Does anybody watch anything here?"""
+        return bool(self._places or self._sinks)
+
     def on_stored(self, place: Place, versions: Sequence[Version]) -> None:
         """These became durable here. Costs nothing where nobody watches."""
         for sink in list(self._sinks.get(place, {}).values()):

@@ -140,7 +140,7 @@ class SwarmNode:
     def _wire_watching(self) -> None:
         protocol = self.server.protocol
         self.leases = Leases(protocol)
-        self.replica.on_stored = self.leases.on_stored
+        self.replica.on_stored, self.replica.watched = self.leases.on_stored, self.leases.watched
         network = Network(
             protocol, self.lookups, self.neighbourhood, self.leases, self.identity.node_id, self.writer.tree
         )

@@ -80,6 +80,7 @@ class Replica:
         self._env = env
         self._neighbourhood = neighbourhood
         self.on_stored: OnStored | None = None  # told what became durable here, before the writer is
+        self.watched: Callable[[], bool] = lambda: True  # is anything to be told?
 
     # --- answering peers ---
 
@@ -144,7 +145,8 @@ class Replica:
             records, size_bytes = growth.get(place, (0, 0))
             growth[place] = records + 1, size_bytes + encoded_bytes(version)
         for place, (records, size_bytes) in growth.items():
-            await self.holdings.stored(place, records, size_bytes)
+            if not self.holdings.grew(place, records, size_bytes):
+                await self.holdings.stored(place, records, size_bytes)
 
     async def find(self, request: messages.FindRecords) -> messages.FindRecordsReply:
         place = _place(request.place)
@@ -229,32 +231,35 @@ class Replica:
         What stands in a version's way under its name is for the commit to say (`_in_the_way`).
         """
         split = {place: (await self.holdings.of(place)).split for place in set(places)}
+        now_s = self._env.now_s()
         return [
-            self._judge_one(key, version, split=split[place], signed_here=signed_here)
+            self._judge_one(key, version, now_s, split=split[place], signed_here=signed_here)
             for version, place in zip(versions, places, strict=True)
         ]
 
-    def _judge_one(self, key: bytes, version: Version, *, split: bool, signed_here: bool) -> StoreResult | None:
+    def _judge_one(
+        self, key: bytes, version: Version, now_s: float, *, split: bool, signed_here: bool
+    ) -> StoreResult | None:
         try:
             check_shape(version)
         except RemoteError as error:
             return StoreResult(messages.REFUSED, error.detail)
         if split and version.name and not version.flags & Flag.SPLIT:
             return _SPLIT
-        refusal = self._refusal(key, version, signed_here=signed_here)
+        refusal = self._refusal(key, version, now_s, signed_here=signed_here)
         return StoreResult(messages.REFUSED, refusal) if refusal else None
 
     def trusts(self, version: Version) -> bool:
         """Is its clock one that replicas will take?"""
         return self.clock.trusts(version.clock, self._env.now_s())
 
-    def _refusal(self, key: bytes, version: Version, *, signed_here: bool) -> str:
+    def _refusal(self, key: bytes, version: Version, now_s: float, *, signed_here: bool) -> str:
         """Why a version of a good shape cannot be kept; empty where it can."""
-        if not self.trusts(version):
+        if not self.clock.trusts(version.clock, now_s):
             return "its clock runs too far ahead"
         if not signed_here and not genuine(key, version):
             return "its signature does not hold"
-        self.clock.observe(version.clock, self._env.now_s())
+        self.clock.pass_by(version.clock)
         return ""
 
     async def _commit(self, writes: list[PutVersion]) -> list[StoreResult]:
@@ -269,7 +274,7 @@ class Replica:
 
     def _tell(self, writes: list[PutVersion], outcomes: list[WriteOutcome]) -> None:
         """Whoever watches the places of what is new."""
-        if self.on_stored is None:
+        if self.on_stored is None or not self.watched():
             return
         new: dict[Place, list[Version]] = {}
         for write, outcome in zip(writes, outcomes, strict=True):

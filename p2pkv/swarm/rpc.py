@@ -149,19 +149,36 @@ class RpcProtocol(RPCProtocol):  # type: ignore[misc]
         decode = decoder_of(method.request)
         self._answerer.services[method.name] = Service(decode, handler, method.needs_cookie, prompt=prompt)
 
-    async def call(self, contact: Contact, method: wire.Method[Q, R], request: Q, deadline_s: float | None = None) -> R:
+    async def call(
+        self,
+        contact: Contact,
+        method: wire.Method[Q, R],
+        request: Q,
+        deadline_s: float | None = None,
+        *,
+        rto_s_min: float = 0.0,
+    ) -> R:
         """Ask a contact. Raises RemoteError with its code, SilentError where no answer came in time."""
-        return await self.call_encoded(contact, method, wire.request_body(method.name, request), deadline_s)
+        body = wire.request_body(method.name, request)
+        return await self.call_encoded(contact, method, body, deadline_s, rto_s_min=rto_s_min)
 
     async def call_encoded(
-        self, contact: Contact, method: wire.Method[Q, R], body: bytes, deadline_s: float | None = None
+        self,
+        contact: Contact,
+        method: wire.Method[Q, R],
+        body: bytes,
+        deadline_s: float | None = None,
+        *,
+        rto_s_min: float = 0.0,
     ) -> R:
         """The same with a request from `wire.request_body`, which many contacts may get."""
         if method.needs_cookie and not contact.cookie and contact.kind != "stock":
             await self.meet(contact)
         if contact.kind == "stock":
             raise RemoteError("unknown-method", "a stock kademlia peer")
-        reply: R = await self._asker.ask(contact, body, decoder_of(method.reply), deadline_s=deadline_s)
+        reply: R = await self._asker.ask(
+            contact, body, decoder_of(method.reply), deadline_s=deadline_s, rto_s_min=rto_s_min
+        )
         return reply
 
     def begin_encoded(
