@@ -48,5 +48,10 @@ def drop_datagrams(percent: int) -> None:
     subprocess.run(["nft", "-f", "-"], input=f"table ip bench {{\n{chain}\n}}\n", text=True, check=True)
 
 
+def carry_all() -> None:
+    """Lose nothing from now on."""
+    subprocess.run(["nft", "delete", "table", "ip", "bench"], check=False, capture_output=True)
+
+
 def _run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True)
