@@ -56,6 +56,7 @@ bench-many: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.many_values --records $(RECORDS) --rivals
 	$(BIN)/python -m benchmarks.many_values --records $(RECORDS) --rivals --loss 5
 	$(BIN)/python -m benchmarks.many_values --records $(RECORDS) --rivals --kill-third
+	$(BIN)/python -m benchmarks.watching --loss 5 --batch 20
 
 bench-upkeep: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.upkeep

@@ -11,12 +11,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import subprocess
 import sys
 from argparse import Namespace
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 from benchmarks import network
@@ -24,7 +21,6 @@ from benchmarks.many import bars
 from benchmarks.many.processes import START_S_MAX, Answer, Worker, run, worker
 from benchmarks.many.swarm import Hosts, hosts
 
-ROOT = Path(__file__).parent.parent
 KEY = "many"
 FEW_KEYS = [f"few {number}" for number in range(4)]  # several, so that no single set of replicas decides
 FEW_RECORDS = 1000
@@ -164,7 +160,6 @@ def parse() -> Namespace:
     parser.add_argument("--rivals", action="store_true", help="OpenDHT beside it")
     parser.add_argument("--rival-s", type=float, default=120.0, help="time for OpenDHT's puts, and for its get")
     parser.add_argument("--quiet-s", type=float, default=900.0, help="wait so long at most until nothing moves")
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.hosts = options.hosts or (3 if options.kill_third else 2)
     return options
@@ -172,13 +167,8 @@ def parse() -> Namespace:
 
 def main() -> None:
     options = parse()
-    if options.loss and not options.inside:
-        if fault := network.fault():
-            raise SystemExit(f"no loss can be made here: {fault}")
-        with network.namespace() as inside:
-            command = [*inside, sys.executable, "-m", "benchmarks.many_values", *sys.argv[1:], "--inside"]
-            done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
-        raise SystemExit(done.returncode)
+    if options.loss and not network.inside():
+        network.run_inside("benchmarks.many_values")
     result = run(everything(options))
     print(json.dumps(result, indent=1))
     print()

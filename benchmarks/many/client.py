@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.many.line import Line
 from benchmarks.many.processes import Answer, peak_mb, run, serve
+from benchmarks.many.updates import Updates
 from benchmarks.many.values import Tally, value_of
 from benchmarks.measures import median, percentile
 from p2pkv.errors import P2pkvError
@@ -140,6 +141,8 @@ async def client(delay_s: float, addresses: list[str]) -> None:
         orders = Client(peer, line)
         names = ("put_many", "put_in_turn", "read", "count", "memory")
         table: dict[str, Any] = {name: getattr(orders, name) for name in names}
+        updates = Updates(peer)
+        table |= {name: getattr(updates, name) for name in ("put_steadily", "watch", "watched")}
         await serve((await orders.memory())["mb"], table)
 
 

@@ -17,7 +17,7 @@ class Tally:
         self.doubled = 0
         self.foreign = 0  # values that nobody put
         self.out_of_order = 0
-        self._count = count
+        self.count = count
         self._bits = bytearray((count + 7) // 8)
         self._last = -1
 
@@ -27,7 +27,7 @@ class Tally:
             number = int(value or b"")
         except ValueError:
             number = -1
-        if not 0 <= number < self._count:
+        if not 0 <= number < self.count:
             self.foreign += 1
             return
         byte, bit = number >> 3, 1 << (number & 7)
