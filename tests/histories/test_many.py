@@ -26,7 +26,9 @@ def play(seed: int) -> History:
     return history.but_at_cuts(UNAWARE_S)
 
 
-@pytest.mark.parametrize("seed", range(4))
+# 36: what is left in a split page must not show again what a read in reverse order has passed. 519: a count must not
+# count a record twice that is replaced meanwhile.
+@pytest.mark.parametrize("seed", [1, 2, 36, 519])
 def test_many_records_while_pages_split(seed: int) -> None:
     history = play(seed)
     assert check(history) == []
