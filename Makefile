@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench bench-files bench-upkeep soak fuzz docs clean
+# How many records `make bench-many` puts under one key.
+RECORDS ?= 1000000
+
+.PHONY: demo test check bench bench-files bench-many bench-upkeep soak fuzz docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +15,7 @@ help:
 	@echo "make check   formatter, linter, strict type checker"
 	@echo "make bench   benchmarks beside stock kademlia and opendht, into benchmarks/RESULTS.md"
 	@echo "make bench-files  files: beside libtorrent, many small ones, two at once, over an emulated link, beside TCP"
+	@echo "make bench-many  a million records under one key beside opendht: in order, with loss, a third killed (RECORDS=N)"
 	@echo "make bench-upkeep  what comparing two replicas costs, and how quickly a newcomer is filled"
 	@echo "make soak    long fault runs;  make fuzz   long fuzz runs"
 
@@ -47,6 +51,12 @@ bench-files: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.crowds
 	$(BIN)/python -m benchmarks.link --mib 1024
 	$(BIN)/python -m benchmarks.link --sharing
+
+bench-many: $(VENV)/installed-bench
+	$(BIN)/python -m benchmarks.many_values --records $(RECORDS) --rivals
+	$(BIN)/python -m benchmarks.many_values --records $(RECORDS) --rivals --loss 5
+	$(BIN)/python -m benchmarks.many_values --records $(RECORDS) --rivals --kill-third
+	$(BIN)/python -m benchmarks.watching --loss 5 --batch 20
 
 bench-upkeep: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.upkeep

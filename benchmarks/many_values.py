@@ -1,7 +1,9 @@
-"""Many records under one key: prints a JSON object of what was put, read and counted, and at what rate and memory.
+"""Many records under one key: prints a JSON object of what was put, read and counted, and a table of the bars.
 
-Layout: the peers that hold the records live in two processes; all operations come from this one, whose peer keeps
-nothing. `--records 1000000 --peers 20` is the measure of the project; smaller figures take less time.
+`python -m benchmarks.many_values --records 1000000 --rivals` is the measure of the project; `--loss 5` and
+`--kill-third` impair the swarm once everything is put. Peers live in `--hosts` processes, and every client in one of
+its own: one writes, one reads, and a third one counts over a line of 100 ms, so that its round trips can be told.
+Loss is made by the kernel's packet filter, in a network namespace of the benchmark's own.
 """
 
 from __future__ import annotations
@@ -9,183 +11,168 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import resource
 import sys
-import tempfile
-import time
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from argparse import Namespace
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
-from p2pkv.peer import Peer, StoreKind
+from benchmarks import network
+from benchmarks.many import bars
+from benchmarks.many.processes import START_S_MAX, Answer, Worker, run, worker
+from benchmarks.many.swarm import Hosts, hosts
 
-HOSTS = 2
 KEY = "many"
-SINGLE_PUTS = 200
+FEW_KEYS = [f"few {number}" for number in range(4)]  # several, so that no single set of replicas decides
+FEW_RECORDS = 1000
+SINGLE_PUTS = 300
+FAR_MS = 100
 
 
-def value(number: int) -> bytes:
-    return b"%032d" % number
+class Run:
+    """One swarm, its clients, and the phases of the measurement."""
+
+    def __init__(self, options: Namespace, swarm: Hosts, writer: Worker, reader: Worker, far: Worker) -> None:
+        self._options = options
+        self._swarm = swarm
+        self._writer, self._reader, self._far = writer, reader, far
+        self._total = 0  # numbers under the key
+        self._unclear: list[int] = []  # of them, those that were not acknowledged
+
+    async def all(self) -> Answer:
+        _say("put")
+        result: Answer = {"write": await self._write()}
+        if self._options.kill_third:
+            result["killed"] = self._swarm.kill_a_third()
+        if self._options.loss and not self._options.loss_for_puts:
+            network.drop_datagrams(self._options.loss)
+        _say("read at once")
+        result["read at once"] = await self._read()
+        _say("wait until nothing moves")
+        quiet = await self._swarm.quiet(self._options.quiet_s)
+        result["quiet"] = quiet._asdict()
+        _say("read, count, single puts")
+        result["read when quiet"] = await self._read()
+        result["count"] = await self._count()
+        result["single puts"] = await self._put_in_turn()
+        result["count at the end"] = await self._reader.ask("count", key=KEY) | {"expected": self._total}
+        result["memory"] = {"writer_mb": self._writer_mb, "reader_mb": (await self._reader.ask("memory"))["mb"]}
+        result["held"] = await self._held()
+        return result
+
+    async def _write(self) -> Answer:
+        for key in FEW_KEYS:
+            await self._writer.ask("put_many", key=key, start=0, stop=FEW_RECORDS)
+        if self._options.loss and self._options.loss_for_puts:
+            network.drop_datagrams(self._options.loss)
+        answer = await self._writer.ask("put_many", key=KEY, start=0, stop=self._options.records)
+        self._total = answer.pop("stopped_at")
+        self._unclear = answer.pop("unclear")
+        self._writer_mb = (await self._writer.ask("memory"))["mb"]
+        return answer
+
+    async def _read(self) -> Answer:
+        return await self._reader.ask("read", key=KEY, count=self._total, unclear=self._unclear)
+
+    async def _count(self) -> Answer:
+        """Each client twice: the first count learns of the key's pages, the second is what a count costs then."""
+        await self._reader.ask("count", key=KEY)
+        near = await self._reader.ask("count", key=KEY)
+        first = await self._far.ask("count", key=KEY)
+        far = await self._far.ask("count", key=KEY)
+        return near | {
+            "expected": self._total,
+            "unclear": len(self._unclear),
+            "bytes_with_page_list": first.get("bytes"),
+            "requests_with_page_list": first.get("requests"),
+            "round_trips_with_page_list": _round_trips(first),
+            "round_trips": _round_trips(far),
+        }
+
+    async def _put_in_turn(self) -> Answer:
+        answer = await self._writer.ask(
+            "put_in_turn", few=FEW_KEYS, few_from=FEW_RECORDS, many=KEY, many_from=self._total, count=SINGLE_PUTS
+        )
+        self._total += answer["put"]
+        return answer
+
+    async def _held(self) -> Answer:
+        answers = await self._swarm.ask("holds", key=KEY)
+        held = [count for answer in answers for count in answer["held"]]
+        return {
+            "most_over_mean": round(max(held) * len(held) / sum(held), 3),
+            "replicas": round(sum(held) / self._total, 2),
+            "records": held,
+            "host_mb": [answer["mb"] for answer in answers],
+        }
 
 
-async def host(count: int, store: StoreKind, bootstrap: str) -> None:
-    """Run peers until standard input ends; a line of it asks what they hold."""
-    with tempfile.TemporaryDirectory(prefix="p2pkv-bench-") as folder:
-        async with AsyncExitStack() as stack:
-            peers: list[Peer] = []
-            for number in range(count):
-                home = Path(folder) / str(number) if store == "disk" else None
-                known = [bootstrap] if bootstrap else [peers[0].address] if peers else []
-                peer = Peer(home, listen=["127.0.0.1:0"], bootstrap=known, store=store)
-                peers.append(await stack.enter_async_context(peer))
-            print(peers[0].address, flush=True)
-            reader = asyncio.StreamReader()
-            await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-            while await reader.readline():
-                print(json.dumps([await _facts(peer) for peer in peers]), flush=True)
+def _round_trips(answer: Answer) -> int | None:
+    """Over the long line; None where the operation failed."""
+    return int(answer["ms"] // FAR_MS) if "ms" in answer else None
 
 
-async def _facts(peer: Peer) -> dict[str, Any]:
-    status = await peer.status()
-    names = ("pages_split", "records_moved", "records_mended", "requests_sent")
-    counters = {name: status.counters.get(name, 0) for name in names}
-    memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return {"records": status.records, "pages": status.keys, "process_mb": memory_mb, **counters}
+def _say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
 
 
-async def start_hosts(peers: int, store: str) -> tuple[list[Process], str]:
-    processes: list[Process] = []
-    address = ""
-    for number in range(HOSTS):
-        count = peers // HOSTS + (number < peers % HOSTS)
-        command = [sys.executable, "-m", "benchmarks.many_values", "--host", str(count), "--store", store]
-        process = await asyncio.create_subprocess_exec(*command, "--bootstrap", address, stdin=PIPE, stdout=PIPE)
-        processes.append(process)
-        assert process.stdout is not None
-        address = address or (await process.stdout.readline()).decode().strip()
-        if number:
-            await process.stdout.readline()
-    return processes, address
+async def measure(options: Namespace) -> Answer:
+    async with AsyncExitStack() as stack:
+        swarm = await stack.enter_async_context(hosts(options.peers, options.hosts, options.store))
+        clients: list[Worker] = []
+        for delay_ms in (0, 0, FAR_MS):
+            made = worker("benchmarks.many.client", delay_ms, *swarm.addresses)
+            clients.append(await stack.enter_async_context(made))
+            idle_mb = await asyncio.wait_for(clients[-1].hear(), START_S_MAX)
+        return await Run(options, swarm, *clients).all() | {"client_idle_mb": idle_mb}
 
 
-async def facts(processes: list[Process]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for process in processes:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(b"\n")
-        found += json.loads(await process.stdout.readline())
-    return found
+async def measure_rival(options: Namespace) -> Answer:
+    from benchmarks.many import open_dht  # which need not be installed
+
+    faults: list[Any] = []
+    if options.kill_third:
+        faults.append(lambda workers: workers[-1].kill())
+    if options.loss:
+        network.carry_all()
+        faults.append(lambda _: network.drop_datagrams(options.loss))
+    hosts = 3 if options.kill_third else options.hosts
+    return await open_dht.measure(options.records, options.peers, hosts, options.rival_s, faults)
 
 
-async def measure(records: int, peers: int, store: str) -> dict[str, Any]:
-    processes, address = await start_hosts(peers, store)
-    try:
-        client = Peer(listen=["127.0.0.1:0"], bootstrap=[address], ephemeral=True)
-        async with client:
-            await client.wait_connected()
-            await asyncio.sleep(2.0)  # the swarm gets to know itself
-            return {"records": records, "peers": peers, "store": store, **await phases(client, records, processes)}
-    finally:
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.close()
-        await asyncio.gather(*(process.wait() for process in processes))
-
-
-async def phases(client: Peer, records: int, processes: list[Process]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    first = min(1000, records // 2)
-    async for outcome in client.put_many(KEY, map(value, range(first))):
-        assert outcome.reached
-    result["put_ms_at_1000"] = await single_puts(client, "a")
-    began_s = time.perf_counter()
-    acknowledged = first
-    async for outcome in client.put_many(KEY, map(value, range(first, records))):
-        acknowledged += outcome.reached
-    elapsed_s = time.perf_counter() - began_s
-    result |= {"acknowledged": acknowledged, "written_per_s": round((records - first) / elapsed_s)}
-    result["put_ms_at_end"] = await single_puts(client, "b")
-    result["writer_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    result |= await reads(client, records, "while_moving")
-    await quiet(processes)
-    result |= await reads(client, records, "settled")
-    result |= await counts(client)
-    held = [peer["records"] for peer in await facts(processes)]
-    result |= {"most_over_mean": round(max(held) * len(held) / sum(held), 2)}
-    result["hosts"] = await facts(processes)
+async def everything(options: Namespace) -> Answer:
+    names = ("records", "peers", "hosts", "store", "loss", "loss_for_puts", "kill_third")
+    result: Answer = {"settings": {name: getattr(options, name) for name in names}, **await measure(options)}
+    if options.rivals:
+        _say("OpenDHT")
+        result["opendht"] = await measure_rival(options)
     return result
 
 
-async def single_puts(client: Peer, mark: str) -> float:
-    began_s = time.perf_counter()
-    for number in range(SINGLE_PUTS):
-        await client.put("other " + KEY if mark == "c" else KEY, b"%s%031d" % (mark.encode(), number))
-    return round(1000 * (time.perf_counter() - began_s) / SINGLE_PUTS, 2)
-
-
-async def reads(client: Peer, records: int, name: str) -> dict[str, Any]:
-    wanted = {value(number) for number in range(records)}
-    began_s = time.perf_counter()
-    first_s = 0.0
-    count = 0
-    async for record in client.get(KEY):
-        first_s = first_s or time.perf_counter() - began_s
-        count += 1
-        wanted.discard(record.value or b"")
-    elapsed_s = time.perf_counter() - began_s
-    return {
-        f"read_{name}": count,
-        f"missing_{name}": len(wanted),
-        f"first_ms_{name}": round(1000 * first_s, 1),
-        f"read_per_s_{name}": round(count / elapsed_s),
-    }
-
-
-async def counts(client: Peer) -> dict[str, Any]:
-    took: list[float] = []
-    for _ in range(2):
-        began_s = time.perf_counter()
-        count = await client.count(KEY)
-        took.append(round(time.perf_counter() - began_s, 3))
-    return {"count": count, "count_s": took}
-
-
-async def quiet(processes: list[Process]) -> None:
-    """Wait until nothing is moved any more."""
-    before = -1
-    async for moved in _moved(processes):
-        if moved == before:
-            return
-        before = moved
-
-
-async def _moved(processes: list[Process]) -> AsyncIterator[int]:
-    for _ in range(60):
-        yield sum(peer["records_moved"] for peer in await facts(processes))
-        await asyncio.sleep(4.0)
-
-
-def main() -> None:
+def parse() -> Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--peers", type=int, default=20)
+    parser.add_argument("--hosts", type=int, help="processes that hold the peers; 2, or 3 where a third is killed")
     parser.add_argument("--store", choices=["disk", "memory"], default="disk")
-    parser.add_argument("--host", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--bootstrap", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--loss", type=int, default=0, metavar="PERCENT", help="of datagrams, once everything is put")
+    parser.add_argument("--loss-for-puts", action="store_true", help="lose datagrams while it is put, too")
+    parser.add_argument("--kill-third", action="store_true", help="kill a third of the peers behind the last put")
+    parser.add_argument("--rivals", action="store_true", help="OpenDHT beside it")
+    parser.add_argument("--rival-s", type=float, default=120.0, help="time for OpenDHT's puts, and for its get")
+    parser.add_argument("--quiet-s", type=float, default=900.0, help="wait so long at most until nothing moves")
     options = parser.parse_args()
-    try:
-        import uvloop
+    options.hosts = options.hosts or (3 if options.kill_third else 2)
+    return options
 
-        run = uvloop.run
-    except ImportError:
-        run = asyncio.run
-    if options.host:
-        run(host(options.host, options.store, options.bootstrap))
-    else:
-        print(json.dumps(run(measure(options.records, options.peers, options.store)), indent=1))
+
+def main() -> None:
+    options = parse()
+    if options.loss and not network.inside():
+        network.run_inside("benchmarks.many_values")
+    result = run(everything(options))
+    print(json.dumps(result, indent=1))
+    print()
+    print(bars.render(result))
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def _plain(results: Results, peers: int) -> str:
         "system", "put/s", "get/s", "absent key/s", "put alone, median", "get alone, median",
         "put rate / OpenDHT's", "get rate / stock k=8's", "right",
     ]  # fmt: skip
-    return f"## {peers} peers\n\n" + _table(heads, map(row, results.systems(peers, "plain")))
+    return f"## {peers} peers\n\n" + table(heads, map(row, results.systems(peers, "plain")))
 
 
 def _impaired(results: Results, peers: int, condition: str) -> str:
@@ -137,7 +137,7 @@ def _impaired(results: Results, peers: int, condition: str) -> str:
 
     heads = ["system", "get median", "get p95", "found", "put median", "put p95", "acknowledged"]
     title = f"## {peers} peers, {CONDITION_TITLES[condition]}"
-    return f"{title}\n\n" + _table(heads, map(row, results.systems(peers, condition)))
+    return f"{title}\n\n" + table(heads, map(row, results.systems(peers, condition)))
 
 
 def bars(results: Results) -> Iterable[Bar]:
@@ -161,26 +161,31 @@ def bars(results: Results) -> Iterable[Bar]:
                 yield Bar(f"{title}: {phase} right", value(phase, "right_percent", condition), 100, True, "%")
 
 
-def _bars(results: Results) -> str:
-    rows = (
+def bar_rows(bars: Iterable[Bar]) -> Iterable[list[str]]:
+    """Those that something was measured for."""
+    return (
         [
             bar.what,
             f"{'at least' if bar.at_least else 'at most'} {bar.bound:g} {bar.unit}",
             f"{bar.value:.3g} {bar.unit}",
             "met" if bar.met else "**missed**",
         ]
-        for bar in bars(results)
+        for bar in bars
         if not math.isnan(bar.value)
     )
-    return "## Bars\n\n" + _table(["p2pkv, memory engine", "bar", "measured", ""], rows)
+
+
+def _bars(results: Results) -> str:
+    return "## Bars\n\n" + table(["p2pkv, memory engine", "bar", "measured", ""], bar_rows(bars(results)))
 
 
 def _notes() -> str:
     rows = ([entry.label, entry.lacks] for entry in ENTRIES.values())
-    return "## What each figure pays for\n\n" + _table(["system", "does and does not"], rows)
+    return "## What each figure pays for\n\n" + table(["system", "does and does not"], rows)
 
 
-def _table(heads: list[str], rows: Iterable[list[str]]) -> str:
+def table(heads: list[str], rows: Iterable[list[str]]) -> str:
+    """In Markdown."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -36,12 +36,12 @@ class OpenDht:
         return first
 
     async def put(self, peer: int, key: str, value: bytes) -> bool:
-        done = _Done()
+        done = Done()
         self._nodes[peer].put(opendht.InfoHash.get(key), opendht.Value(value), done_cb=done)
         return await done.future
 
     async def get(self, peer: int, key: str) -> bytes | None:
-        done = _Done()
+        done = Done()
         found: list[bytes] = []
         began_s = time.perf_counter()
 
@@ -59,7 +59,7 @@ class OpenDht:
         return False
 
 
-class _Done:
+class Done:
     """A completion callback, called on a thread of the library, as a future of this loop."""
 
     def __init__(self) -> None:

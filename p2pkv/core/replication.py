@@ -48,6 +48,11 @@ def position(version: Version, order: Order) -> Cursor:
     return Cursor(version.clock if order == "time" else 0, version.name, version.owner)
 
 
+def cursor_in(order: Order, cursor: Cursor | None) -> Cursor | None:
+    """A cursor of either order, as the positions of this order compare with it."""
+    return Cursor(0, cursor.name, cursor.owner) if cursor is not None and order == "name" else cursor
+
+
 def digest_of(versions: Iterable[Version]) -> bytes:
     """16 bytes that are equal where two runs hold the same versions in the same order."""
     hasher = blake3()

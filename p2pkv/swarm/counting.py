@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -97,7 +98,9 @@ class Count:
         return opening
 
     async def _read(self, page: PageName) -> int:
-        reading = KeyReading(self._sources, self._mender, self._names, self._tree, self._query, top=page)
+        """In the order of names, where a record that is replaced meanwhile stays in its place and counts once."""
+        query = replace(self._query, order="name")
+        reading = KeyReading(self._sources, self._mender, self._names, self._tree, query, top=page)
         total = 0
         async for versions in reading.runs(None):
             total += sum(map(self._alive, versions))

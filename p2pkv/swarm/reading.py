@@ -11,6 +11,7 @@ from contextlib import aclosing
 
 from p2pkv.core.pages import PageTree
 from p2pkv.core.records import ALWAYS, Cursor, Period, Version
+from p2pkv.core.replication import cursor_in
 from p2pkv.outcomes import Order
 from p2pkv.swarm.counting import Count
 from p2pkv.swarm.environment import Environment
@@ -57,7 +58,7 @@ class Reader:
         tree = self._tree_of(key)
         reading = KeyReading(self._sources, self.mender, self._names, tree, query, limit=limit)
         left = limit
-        begin = period.begin(after, reverse=reverse)
+        begin = period.begin(cursor_in(order, after), reverse=reverse)
         async with aclosing(reading.runs(begin)) as runs:
             async for versions in runs:
                 for version in versions:

@@ -95,12 +95,16 @@ class SplitReading:
         names = sorted({name for name, _ in found if name})
         if names:
             await self._names.below(self._query.key, self._tree, self._page, names, held)
-        return [self._standing(version, held.get(identity)) for identity, version in found.items()]
+        standing = [self._standing(version, held.get(identity)) for identity, version in found.items()]
+        return [version for version in standing if version is not None]
 
-    def _standing(self, version: Version, below: Version | None) -> Version:
-        """The higher rank, unless the reading has come past its position: then the record would be missed."""
+    def _standing(self, version: Version, below: Version | None) -> Version | None:
+        """The higher rank; None where the reading has come past its position, which met it there.
+
+        In reverse order of time only: the newer version stands before the one that is left here.
+        """
         if below is None or rank(below) <= rank(version):
             return version
         order, reverse = self._query.order, self._query.reverse
         passed = not within(below, order, self.after, None, reverse=reverse)
-        return version if passed and not below.dead else below
+        return None if passed and not below.dead else below

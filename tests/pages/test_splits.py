@@ -167,6 +167,33 @@ def test_a_cursor_goes_on_where_it_was_while_the_key_splits() -> None:
         assert pages_of(swarm.peers[3], "k") > 1
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_cursors_of_the_order_of_names_join_into_the_whole_across_pages(reverse: bool) -> None:
+    """A cursor holds the record's clock too, which says nothing of where the record stands among names."""
+    with SimSwarm(12, seed=14) as swarm:
+        bound(swarm.peers, 20)
+
+        async def put() -> list[str]:
+            names = [f"n{number * 37 % 200:03}" for number in range(200)]
+            await asyncio.gather(*(swarm.peers[0].put("k", b"v", name=name) for name in names))
+            return sorted(names, reverse=reverse)
+
+        async def read() -> list[str]:
+            seen: list[str] = []
+            cursor: str | None = None
+            while True:
+                before = len(seen)
+                async for record in swarm.peers[5].get("k", order="name", reverse=reverse, after=cursor, limit=9):
+                    seen.append(record.name)
+                    cursor = record.cursor
+                if len(seen) == before:
+                    return seen
+
+        names = swarm.run(put())
+        assert swarm.run(read()) == names
+        assert pages_of(swarm.peers[5], "k") > 1
+
+
 def test_named_records_are_replaced_deleted_and_read_by_name_across_pages() -> None:
     with SimSwarm(12, seed=4) as swarm:
         bound(swarm.peers, 30)

@@ -112,20 +112,52 @@ def nearest(swarm: SimSwarm, but: Sequence[int] = ()) -> list[int]:
     return [index for index in near if index not in but]
 
 
-@pytest.mark.parametrize("watcher", ["replica", "stranger"])
-def test_a_thousand_updates_a_second_under_loss(watcher: str) -> None:
+def a_thousand_a_second(seed: int, updates: int, *, watch_at: int, deaths: int = 0) -> None:
+    """Puts from all over the swarm under 5 % loss, while replicas of the key die and return.
+
+    `watch_at`: the watcher's place among the peers, nearest to the key first.
+    """
+
+    async def befall(swarm: SimSwarm, victims: Sequence[int]) -> None:
+        for index in victims:
+            await asyncio.sleep(0.5 * updates / 1000 / len(victims))
+            await swarm.crash_soon(index)
+            await asyncio.sleep(0.3)
+            await swarm.restart_soon(index)
+
     async def main(swarm: SimSwarm) -> None:
         journal, listener = Journal(), Listener()
-        near = nearest(swarm)
-        peer = swarm.peers[near[0] if watcher == "replica" else near[-1]]
-        async with listener.listening(peer):
-            await journal.write(lambda number: swarm.peers[number % 20], range(1500), rate=1000)
-            await listener.caught_up(journal, 5)
+        watcher = nearest(swarm)[watch_at]
+        victims = nearest(swarm, but=[watcher])[:deaths]
+        writers = nearest(swarm, but=victims)
+        async with listener.listening(swarm.peers[watcher]), asyncio.TaskGroup() as group:
+            group.create_task(befall(swarm, victims))
+            writer_of = writers.__getitem__
+            await journal.write(lambda n: swarm.peers[writer_of(n % len(writers))], range(updates), rate=1000)
+            await listener.caught_up(journal, 5 if not deaths else 30)
         listener.check(journal)
-        assert len(journal.puts) == 1500
+        assert len(journal.puts) == updates
 
-    with SimSwarm(20, seed=1, loss=0.05, duplication=0.02) as swarm:
+    with SimSwarm(20, seed=seed, loss=0.05, duplication=0.02) as swarm:
         swarm.run(main(swarm))
+
+
+@pytest.mark.parametrize("watch_at", [0, -1], ids=["replica", "stranger"])
+def test_a_thousand_updates_a_second_under_loss(watch_at: int) -> None:
+    a_thousand_a_second(1, 1500, watch_at=watch_at)
+
+
+def test_a_thousand_updates_a_second_under_loss_while_replicas_die() -> None:
+    a_thousand_a_second(2, 1000, watch_at=-1, deaths=2)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("deaths", [0, 4])
+def test_ten_seconds_of_a_thousand_updates_a_second(seed: int, deaths: int) -> None:
+    """The key's page splits in the middle of it."""
+    a_thousand_a_second(100 + seed, 10_000, watch_at=-(seed % 2), deaths=deaths)
 
 
 def test_updates_come_at_once_and_without_reading() -> None:
