@@ -280,6 +280,12 @@ LOG_FILES_MAX = 4
 # --- Consensus ---
 BALLOT_MAX = 1 << 62  # an acceptor takes no higher one
 BALLOT_STEP_MAX = 1 << 32  # beyond the last promise: exhausting the numbers takes a stranger 2^30 requests a record
+BALLOT_HANDED_MAX = 1 << 61  # in a register that another acceptor hands over: one that lies uses up half the numbers
+REGISTERS_MERGED_MAX = 64  # of one message, as far as its bytes go
+CATCH_UPS_AT_ONCE_MAX = 64  # registers that are being read from others before this peer votes on them
+CATCH_UP_S_MAX = 3.0  # what one of them may take: less than the deadline of whoever waits for the vote
+CAUGHT_UP_S = 10.0  # so long a register counts as read: a vote takes two requests within a second
+CAUGHT_UP_KEPT_MAX = 4096
 CONSENSUS_ROUNDS_MAX = 24  # ballots that one put tries before it says that others got ahead
 CONSENSUS_BACKOFF_S = 0.02  # doubled a few times, drawn at random
 
