@@ -12,7 +12,8 @@ else it could rest on one that vanishes.
 What is in the register but not yet chosen is never shown to readers: they read pages, and a version enters its page
 only once it is chosen. What was written without consensus counts too: proposers read the pages beside the promises.
 
-Holds while the replicas of a record stay the same k peers, or change by fewer at a time than two majorities overlap.
+Acceptors change as peers come and go. What one knows of a register another one may merge with what it knows; who has to
+do so before its first vote, and why that is enough while they change one after the other, says `swarm/catching_up.py`.
 Owns no network, no clock, no storage.
 """
 

@@ -20,7 +20,7 @@ from p2pkv.core.pages import place_of_register
 from p2pkv.core.records import Flag, Version, version_token
 from p2pkv.core.replication import write_quorum
 from p2pkv.errors import IncompleteError, NotFoundError, P2pkvError, RefusedError, RemoteError, UnreachableError
-from p2pkv.limits import BALLOT_MAX, CONSENSUS_BACKOFF_S, CONSENSUS_ROUNDS_MAX
+from p2pkv.limits import BALLOT_MAX, CONSENSUS_BACKOFF_S, CONSENSUS_BUSY_MAX, CONSENSUS_ROUNDS_MAX
 from p2pkv.outcomes import Acks, PutOutcome
 from p2pkv.swarm.acceptor import Acceptor
 from p2pkv.swarm.contact import Contact
@@ -63,12 +63,19 @@ class Agreement:
 
         Raises RefusedError with the current version where it is not so, IncompleteError where no majority answers.
         """
-        ballot_number = 0
+        ballot_number = busy = 0
         proposed: list[Version] = []
         for attempt in range(CONSENSUS_ROUNDS_MAX):
             round_ = await self._round(key, draft.name)
             ballot = ballot_number + 1, self._identity.node_id
-            outcome = await round_.run(ballot, draft, if_version, proposed)
+            try:
+                outcome = await round_.run(ballot, draft, if_version, proposed)
+            except _BusyError:
+                busy += 1
+                if busy > CONSENSUS_BUSY_MAX:
+                    raise
+                ballot_number = ballot[0]  # some have promised it
+                continue
             if isinstance(outcome, Version):
                 return await self._commit(key, outcome, acks)
             ballot_number = min(outcome, BALLOT_MAX - 1)
@@ -122,6 +129,10 @@ class Agreement:
         if contact is None:
             return await self._acceptor.propose(request)
         return await self._protocol.call(contact, messages.PROPOSE, request)
+
+
+class _BusyError(IncompleteError):
+    """Too few took part, and some because they still catch up: they may soon."""
 
 
 class _Round:
@@ -196,15 +207,17 @@ class _Round:
         answers = await asyncio.gather(*(ask(contact) for contact in self._acceptors), return_exceptions=True)
         replies: list[Reply] = []
         reasons: list[str] = []
+        busy = False
         for answer in answers:
             if isinstance(answer, RemoteError):
                 reasons.append(str(answer))
+                busy = busy or answer.code == "busy"
             elif isinstance(answer, BaseException):
                 raise answer
             else:
                 replies.append(answer)
         if len(replies) < self._majority:
-            raise IncompleteError(
+            raise (_BusyError if busy else IncompleteError)(
                 f"{len(replies)} replicas took part, {self._majority} are needed ({'; '.join(reasons[:3])})",
                 "try again when more peers are reachable",
             )

@@ -47,7 +47,8 @@ from p2pkv import messages
 from p2pkv.core.replication import write_quorum
 from p2pkv.errors import P2pkvError, RemoteError
 from p2pkv.ids import Place, distance
-from p2pkv.limits import CATCH_UP_S_MAX, CATCH_UPS_AT_ONCE_MAX, CAUGHT_UP_KEPT_MAX, CAUGHT_UP_S
+from p2pkv.limits import CATCH_UP_S_MAX, CATCH_UPS_AT_ONCE_MAX, CAUGHT_UP_KEPT_MAX, CAUGHT_UP_S, RPC_DEADLINE_S
+from p2pkv.storage.interface import StoreFailedError
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.lookup import Lookups
 from p2pkv.swarm.neighbourhood import Neighbourhood
@@ -73,7 +74,7 @@ class CatchingUp:
             None  # NodeIDs of the neighbours of the last whole round; None: no round yet
         )
         self._caught: OrderedDict[tuple[Place, bytes], Caught] = OrderedDict()
-        self._running = 0
+        self._reading: dict[tuple[Place, bytes], asyncio.Task[RemoteError | None]] = {}
 
     def compared(self, contacts: Sequence[Contact]) -> None:
         """A whole round is over: with all who share places with this peer, as of these contacts when it began."""
@@ -96,23 +97,42 @@ class CatchingUp:
         """Read a register from the others where that is needed. Raises RemoteError where this peer has no vote."""
         if self.settled(place) or self._is_caught_up(place, name):
             return
-        if self._running >= CATCH_UPS_AT_ONCE_MAX:
-            raise RemoteError("busy", "too many registers are being read from others")
+        at = place, name
+        reading = self._reading.get(at)
+        if reading is None:
+            if len(self._reading) >= CATCH_UPS_AT_ONCE_MAX:
+                raise RemoteError("busy", "too many registers are being read from others")
+            reading = self._reading[at] = asyncio.create_task(self._catch_up(key, name, place))
+            reading.add_done_callback(lambda _: self._reading.pop(at, None))
+        done, _ = await asyncio.wait({reading}, timeout=CATCH_UP_S_MAX)
+        if not done or reading.cancelled():
+            raise RemoteError("busy", "too few of the other replicas could say yet what was decided")
+        fault = reading.result()
+        if fault is not None:
+            raise fault
+
+    async def close(self) -> None:
+        """End what is being read."""
+        tasks = list(self._reading.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _catch_up(self, key: bytes, name: bytes, place: Place) -> RemoteError | None:
+        """Read one register; what was in the way. It goes on behind whoever waits, so that the next finds it done."""
         view = self._neighbourhood.view(place)[0]  # before the reading: a change meanwhile makes it count no more
-        self._running += 1
         try:
-            async with asyncio.timeout(CATCH_UP_S_MAX):
+            async with asyncio.timeout(2 * RPC_DEADLINE_S):
                 await self._read(key, name, place)
-        except TimeoutError:
-            raise RemoteError("busy", "too few of the other replicas could say what was decided") from None
-        except P2pkvError as error:
-            raise RemoteError("busy", str(error)) from error
-        finally:
-            self._running -= 1
+        except RemoteError as error:
+            return error
+        except (TimeoutError, P2pkvError, StoreFailedError) as error:
+            return RemoteError("busy", str(error) or "too few of the other replicas could say what was decided")
         self._caught[place, name] = view, asyncio.get_running_loop().time() + CAUGHT_UP_S
         self._caught.move_to_end((place, name))
         if len(self._caught) > CAUGHT_UP_KEPT_MAX:
             self._caught.popitem(last=False)
+        return None
 
     def _is_caught_up(self, place: Place, name: bytes) -> bool:
         view, until_s = self._caught.get((place, name), (b"", 0.0))

@@ -108,8 +108,8 @@ class SwarmNode:
         registers = Registers(self.replica)
         register_ledger = RegisterLedger(self.store)
         registers.on_wrote = register_ledger.wrote
-        catching_up = CatchingUp(registers, protocol, self.lookups, self.neighbourhood)
-        acceptor = Acceptor(registers, catching_up)
+        self.catching_up = CatchingUp(registers, protocol, self.lookups, self.neighbourhood)
+        acceptor = Acceptor(registers, self.catching_up)
         chunk_hash = hash_at_once if env.simulated else ThreadHasher()
         keeper = ChunkKeeper(self.store, stores=self._stores, chunk_hash=chunk_hash, now_s=env.now_s)
         pages = PageWriter(protocol, self.lookups, self.replica, self.neighbourhood, self.identity.public_key)
@@ -135,7 +135,13 @@ class SwarmNode:
             self.store, protocol, self.lookups, inventory, self.writer, self.chunks, keeper, self.neighbourhood
         )
         register_upkeep = RegisterUpkeep(
-            registers, register_ledger, catching_up, protocol, self.lookups, self.neighbourhood, handover.counters
+            registers,
+            register_ledger,
+            self.catching_up,
+            protocol,
+            self.lookups,
+            self.neighbourhood,
+            handover.counters,
         )
         self.upkeep = Upkeep(
             protocol, inventory, self.replica, self.chunks, self.neighbourhood, handover, register_upkeep, env
@@ -197,6 +203,7 @@ class SwarmNode:
             await self.tending.close()
             await self.collecting.close()
             await self.upkeep.close()
+            await self.catching_up.close()
             await self.mover.close()
             await self.batches.close()
             await self.records.reader.mender.close()
@@ -212,6 +219,7 @@ class SwarmNode:
             "pages_split": self.mover.pages_split,
             **self.upkeep.counters,
             "upkeep_records_handed": self.handing.handed,
+            "registers_read_from_others": self.catching_up.read_from_others,
         }
 
     async def where(self, key: bytes) -> list[ReplicaInfo]:

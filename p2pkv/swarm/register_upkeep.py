@@ -37,6 +37,7 @@ from p2pkv.swarm.register_ledger import RegisterLedger
 from p2pkv.swarm.registers import Registers, handed_of, merges
 
 log = logging.getLogger(__name__)
+_UNSOUND = ("malformed", "damaged")
 _TROUBLE = (P2pkvError, RemoteError, StoreFailedError)
 
 
@@ -114,14 +115,28 @@ class RegisterUpkeep:
                 raise RemoteError("misbehaved", "a wrong number of items answered")
             items = items[reply.answered :]
             for handed in reply.registers:
-                gained += await self._registers.merge(handed)
+                gained += await self._merge(handed)
         return gained
+
+    async def _merge(self, handed: HandedRegister) -> bool:
+        """Raises RemoteError where a register could be sound and cannot be kept: then this peer may not vote."""
+        try:
+            return await self._registers.merge(handed)
+        except RemoteError as error:
+            if error.code not in _UNSOUND:
+                raise
+            self._counters["upkeep_rejected"] += 1
+            return False
 
     # --- what is others' ---
 
     async def hand_on(self, duties: Duties) -> bool:
         """Give registers to those who have become their acceptors; True where nothing waits to be given soon."""
-        others = [cell for cell in self._ledger.inventory.cells() if not duties.covers(cell)]
+        try:
+            inventory = await self._ledger.fresh([b""])  # what is others' was not compared with anybody
+        except RemoteError:
+            return False
+        others = [cell for cell in inventory.cells() if not duties.covers(cell)]
         self._forget(set(others))
         quiet = len(others) <= HANDOVER_CELLS_MAX
         for cell in sorted(others, key=self._given.__contains__)[:HANDOVER_CELLS_MAX]:
