@@ -198,6 +198,9 @@ UPKEEP_NEIGHBOURS = 4  # times k: the contacts nearest to a peer that it may sha
 UPKEEP_ROUND_S = 15.0  # between two rounds, doubled while nothing is found
 UPKEEP_ROUND_S_MAX = 600.0
 UPKEEP_PREFIX_DIGITS_MAX = 5  # a million parts of the id space: finer than the neighbourhoods of 100,000 peers
+UPKEEP_WHOLE_DIGITS = (
+    3  # so finely, in 4,096 parts, whatever tells replicas apart is cut; finer what the next digit tells
+)
 UPKEEP_PREFIXES_MAX = 1024  # parts of the id space that are compared with one neighbour
 UPKEEP_FETCHES_AT_ONCE_MAX = 4  # requests for records under way, all neighbours together
 UPKEEP_JUDGED_AT_ONCE = 8  # keys whose records are judged in one turn of the event loop: some 2 ms
@@ -283,7 +286,14 @@ LOG_FILES_MAX = 4
 # --- Consensus ---
 BALLOT_MAX = 1 << 62  # an acceptor takes no higher one
 BALLOT_STEP_MAX = 1 << 32  # beyond the last promise: exhausting the numbers takes a stranger 2^30 requests a record
+BALLOT_HANDED_MAX = 1 << 61  # in a register that another acceptor hands over: one that lies uses up half the numbers
+REGISTERS_MERGED_MAX = 64  # of one message, as far as its bytes go
+CATCH_UPS_AT_ONCE_MAX = 64  # registers that are being read from others before this peer votes on them
+CATCH_UP_S_MAX = 3.0  # what one of them may take: less than the deadline of whoever waits for the vote
+CAUGHT_UP_S = 10.0  # so long a register counts as read: a vote takes two requests within a second
+CAUGHT_UP_KEPT_MAX = 4096
 CONSENSUS_ROUNDS_MAX = 24  # ballots that one put tries before it says that others got ahead
+CONSENSUS_BUSY_MAX = 3  # rounds that are tried again because acceptors were still catching up, some seconds each
 CONSENSUS_BACKOFF_S = 0.02  # doubled a few times, drawn at random
 
 # --- Chunks between peers ---

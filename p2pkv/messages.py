@@ -136,6 +136,38 @@ class Accepted(Message, frozen=True):
     ballot: tuple[int, bytes]
 
 
+class HandedRegister(Message, frozen=True):
+    """What one acceptor knows of a record's register, for another one to merge with what it knows."""
+
+    key: bytes
+    name: bytes
+    promised: tuple[int, bytes]
+    accepted_ballot: tuple[int, bytes]
+    accepted: Version | None
+
+
+class ReadRegister(Message, frozen=True):
+    key: bytes
+    name: bytes
+
+
+class ReadRegisterReply(Message, frozen=True):
+    """`settled`: the answerer was a replica of the register's place before, too, and lacks nothing of it."""
+
+    register: HandedRegister | None  # None: nothing was ever promised or accepted
+    settled: bool
+
+
+class MergeRegisters(Message, frozen=True):
+    """Take registers over, durably."""
+
+    registers: list[HandedRegister]
+
+
+class MergeRegistersReply(Message, frozen=True):
+    held: list[bool]  # what was handed, or more, is durable
+
+
 # --- chunks ---
 
 
@@ -175,6 +207,7 @@ class GetPieceReply(Message, frozen=True):
 
 RECORDS: Final = 0  # kinds of what is held
 CHUNKS: Final = 1
+REGISTERS: Final = 2
 
 
 class Compare(Message, frozen=True):
@@ -206,6 +239,7 @@ class FetchReply(Message, frozen=True):
     records: list[Handed] = []
     chunk_ids: list[bytes] = []  # to be pulled as any chunk
     days: list[int] = []  # when each chunk was last vouched for, since 1970
+    registers: list[HandedRegister] = []
 
 
 class Holds(Message, frozen=True):
@@ -276,6 +310,8 @@ FIND_RECORDS: Final = Method("p2pkv_find_records", FindRecords, FindRecordsReply
 FIND_NAMES: Final = Method("p2pkv_find_names", FindNames, FindNamesReply, needs_cookie=True)
 PREPARE: Final = Method("p2pkv_prepare", Prepare, Promise, needs_cookie=True)
 PROPOSE: Final = Method("p2pkv_propose", Propose, Accepted, needs_cookie=True)
+READ_REGISTER: Final = Method("p2pkv_read_register", ReadRegister, ReadRegisterReply, needs_cookie=True)
+MERGE_REGISTERS: Final = Method("p2pkv_merge_registers", MergeRegisters, MergeRegistersReply, needs_cookie=True)
 HAS_CHUNKS: Final = Method("p2pkv_has_chunks", HasChunks, HasChunksReply, needs_cookie=True)
 PUT_PIECE: Final = Method("p2pkv_put_piece", PutPiece, PutPieceReply, needs_cookie=True)
 GET_PIECE: Final = Method("p2pkv_get_piece", GetPiece, GetPieceReply, needs_cookie=True)

@@ -266,7 +266,7 @@ def _records() -> dict[str, Any]:
     contenders = [what for what, version in some.items() if version.identity == (b"now", b"")]
     run = [some["plain"], some["owned"], some["chunked"]]
     cursor = Cursor(CLOCK, b"now", ALICE.public_key)
-    state = AcceptorState((7, ALICE.node_id), (5, BOB.node_id), some["plain"])
+    state = AcceptorState((7, ALICE.node_id), (5, BOB.node_id), some["plain"], KEY)
     return {
         "versions": [show_version(what, version) for what, version in some.items()],
         "rank_ascending": sorted(contenders, key=lambda what: rank(some[what])),
@@ -347,6 +347,11 @@ def _messages() -> list[tuple[str, object]]:
         (m.PREPARE.name, m.Promise(False, ballot, older, plain)),
         (m.PROPOSE.name, m.Propose(KEY, ballot, plain)),
         (m.PROPOSE.name, m.Accepted(True, ballot)),
+        (m.READ_REGISTER.name, m.ReadRegister(KEY, b"now")),
+        (m.READ_REGISTER.name, m.ReadRegisterReply(m.HandedRegister(KEY, b"now", ballot, older, plain), True)),
+        (m.READ_REGISTER.name, m.ReadRegisterReply(None, False)),
+        (m.MERGE_REGISTERS.name, m.MergeRegisters([m.HandedRegister(KEY, b"now", ballot, (0, b""), None)])),
+        (m.MERGE_REGISTERS.name, m.MergeRegistersReply([True])),
         (m.HAS_CHUNKS.name, m.HasChunks([CHUNK_ID])),
         (m.HAS_CHUNKS.name, m.HasChunksReply([False])),
         (m.PUT_PIECE.name, m.PutPiece(CHUNK_ID, len(piece), 0, piece)),
@@ -358,6 +363,7 @@ def _messages() -> list[tuple[str, object]]:
         (m.FETCH.name, m.Fetch(m.CHUNKS, bytes(range(20)))),
         (m.FETCH.name, m.FetchReply(2, [m.Handed(KEY, 1, plain)])),
         (m.FETCH.name, m.FetchReply(1, chunk_ids=[CHUNK_ID], days=[20_454])),
+        (m.FETCH.name, m.FetchReply(1, registers=[m.HandedRegister(KEY, b"now", ballot, older, plain)])),
         (m.SUMMARIZE.name, m.Summarize([(PLACE, bytes(range(8)))])),
         (m.SUMMARIZE.name, m.SummarizeReply([(bytes(range(16)), 3), (b"", 0)])),
         (m.HOLDS.name, m.Holds(bytes(range(20)))),

@@ -12,7 +12,8 @@ else it could rest on one that vanishes.
 What is in the register but not yet chosen is never shown to readers: they read pages, and a version enters its page
 only once it is chosen. What was written without consensus counts too: proposers read the pages beside the promises.
 
-Holds while the replicas of a record stay the same k peers, or change by fewer at a time than two majorities overlap.
+Acceptors change as peers come and go. What one knows of a register another one may merge with what it knows; who has to
+do so before its first vote, and why that is enough while they change one after the other, says `swarm/catching_up.py`.
 Owns no network, no clock, no storage.
 """
 
@@ -22,7 +23,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from p2pkv.core.records import Flag, Version, rank
+from p2pkv.core.records import Flag, Version, content_hash, rank
 from p2pkv.limits import BALLOT_STEP_MAX
 
 Ballot = tuple[int, bytes]
@@ -37,6 +38,7 @@ class AcceptorState(msgspec.Struct, array_like=True, frozen=True):
     promised: Ballot = NO_BALLOT
     accepted_ballot: Ballot = NO_BALLOT
     accepted: Version | None = None
+    key: bytes = b""  # of the record: whoever takes the register over checks place and signature by it
 
     def encode(self) -> bytes:
         return _encoder.encode(self)
@@ -55,10 +57,22 @@ class AcceptorState(msgspec.Struct, array_like=True, frozen=True):
         """The state after accepting; None where a higher ballot was promised, or this one leaps too far."""
         if ballot < self.promised or self._leaps(ballot):
             return None
-        return AcceptorState(ballot, ballot, version)
+        return AcceptorState(ballot, ballot, version, self.key)
+
+    def merge(self, other: AcceptorState) -> AcceptorState:
+        """What both know of one register: commutative, associative, idempotent, and never less than either."""
+        newer = max(self, other, key=_order)
+        return AcceptorState(
+            max(self.promised, other.promised), newer.accepted_ballot, newer.accepted, max(self.key, other.key)
+        )
 
     def _leaps(self, ballot: Ballot) -> bool:
         return ballot[0] > self.promised[0] + BALLOT_STEP_MAX
+
+
+def _order(state: AcceptorState) -> tuple[Ballot, bytes]:
+    """Of two accepted versions the one of the higher ballot counts; a ballot has one version, unless somebody lies."""
+    return state.accepted_ballot, content_hash(state.accepted) if state.accepted is not None else b""
 
 
 _encoder = msgspec.msgpack.Encoder()

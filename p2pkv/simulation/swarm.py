@@ -63,11 +63,12 @@ class SimSwarm(Simulation[SimPeer]):
     def __init__(self, n: int, *, make_peer: Callable[[Seat], SimPeer] = SimPeer, **options: Any) -> None:
         super().__init__(n, make_peer, **options)
         self.down: set[int] = set()  # peers whose process has ended
+        self.gone: set[int] = set()  # peers that died for good
 
     @property
     def up(self) -> list[int]:
         """The peers whose process runs."""
-        return [index for index in range(len(self.peers)) if index not in self.down]
+        return [index for index in range(len(self.peers)) if index not in self.down | self.gone]
 
     def crash(self, index: int) -> None:
         """The peer's process ends without a word; what it acknowledged stays in its home."""
@@ -78,6 +79,13 @@ class SimSwarm(Simulation[SimPeer]):
         self.kill(index)
         self.down.add(index)
         await self.peers[index].stop()
+
+    async def replace_soon(self, index: int) -> int:
+        """The peer dies for good, without a word, and a new one joins on an empty home; the newcomer's index."""
+        self.kill(index)
+        self.gone.add(index)
+        await self.peers[index].stop()
+        return await self.join_soon(bootstrap=self.up[:3])
 
     def leave(self, index: int) -> None:
         """The peer stops as its user would stop it."""

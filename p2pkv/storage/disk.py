@@ -54,6 +54,7 @@ from p2pkv.storage.interface import (
     QuotaExceededError,
     RangeQuery,
     RangeResult,
+    Register,
     Store,
     StoreFailedError,
     Stretch,
@@ -180,6 +181,9 @@ class DiskStore(Store):
 
     async def read_register(self, place: Place, name: bytes) -> bytes | None:
         return await self.ask(disk_reads.read_register, place, name)
+
+    async def registers(self, low: bytes, high: bytes | None, limit: int) -> list[Register]:
+        return await self.ask(disk_reads.registers, low, high, limit)
 
     async def page(self, place: Place) -> PageInfo | None:
         page = self._cache.get(place)

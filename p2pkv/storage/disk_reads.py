@@ -16,7 +16,7 @@ from p2pkv.ids import ChunkID, Place
 from p2pkv.limits import STORE_CACHED_PAGE_BYTES_MAX
 from p2pkv.storage.disk_batch import decode
 from p2pkv.storage.disk_writer import Location
-from p2pkv.storage.interface import Held, PageInfo, RangeQuery, RangeResult, StoreFailedError, Stretch
+from p2pkv.storage.interface import Held, PageInfo, RangeQuery, RangeResult, Register, StoreFailedError, Stretch
 from p2pkv.storage.page import Page
 from p2pkv.storage.ranges import Span, behind_prefix, collect, span_of
 from p2pkv.storage.stretches import itemize
@@ -113,6 +113,22 @@ def read_register(database: sqlite3.Connection, place: Place, name: bytes) -> by
     if crc32(row[1]) != row[0]:
         raise StoreFailedError(f"the register of {name!r} is damaged")
     return bytes(row[1])
+
+
+def registers(database: sqlite3.Connection, low: bytes, high: bytes | None, limit: int) -> list[Register]:
+    bound, values = (" AND place < ?", (low, high)) if high is not None else ("", (low,))
+    sql = f"SELECT place, name, crc, state FROM registers WHERE place >= ?{bound} ORDER BY place, name"  # noqa: S608
+    found: list[Register] = []
+    rows = database.execute(sql, values)
+    try:
+        for place, name, crc, state in rows:
+            if len(found) >= limit and place != found[-1].place:
+                break
+            if crc32(state) == crc:
+                found.append(Register(Place(place), name, state))
+    finally:
+        rows.close()
+    return found
 
 
 def page_info(database: sqlite3.Connection, place: Place, now_s: float) -> PageInfo | None:

@@ -34,6 +34,7 @@ __all__ = [
     "QuotaExceededError",
     "RangeQuery",
     "RangeResult",
+    "Register",
     "Result",
     "Store",
     "StoreFailedError",
@@ -160,6 +161,14 @@ class Stretch(NamedTuple):
     end: Place | None  # the last page read where others follow it before the upper bound
 
 
+class Register(NamedTuple):
+    """A register and where it lies."""
+
+    place: Place
+    name: bytes
+    state: bytes
+
+
 class Watcher(Protocol):
     """Told of what has become durable, in the order in which it did. It must be quick and must not raise."""
 
@@ -224,6 +233,11 @@ class Store(ABC):
 
     @abstractmethod
     async def read_register(self, place: Place, name: bytes) -> bytes | None: ...
+
+    @abstractmethod
+    async def registers(self, low: bytes, high: bytes | None, limit: int) -> list[Register]:
+        """The registers from the place `low` up to, not with, `high`, in the order of their places; damaged ones are
+        left out. All of one place come together, so `limit` may be passed by the last place's."""
 
     @abstractmethod
     async def page(self, place: Place) -> PageInfo | None: ...

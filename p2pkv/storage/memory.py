@@ -20,6 +20,7 @@ from p2pkv.storage.interface import (
     QuotaExceededError,
     RangeQuery,
     RangeResult,
+    Register,
     Result,
     Store,
     Stretch,
@@ -46,6 +47,7 @@ class MemoryStore(Store):
         self._places = SortedKeys()
         self._keys = SortedKeys()  # (key, place) of the pages whose key is known
         self._registers: dict[tuple[Place, bytes], bytes] = {}
+        self._register_order = SortedKeys()  # (place, name)
         self._chunks: dict[ChunkID, bytes] = {}
         self._chunk_days: dict[ChunkID, int] = {}
         self._chunk_order = SortedKeys()
@@ -135,9 +137,11 @@ class MemoryStore(Store):
         before = self._registers.get(at, b"")
         if state == before:
             return ALREADY
-        self._registers.pop(at, None)
+        if self._registers.pop(at, None) is not None:
+            self._register_order.remove(at)
         if state:
             self._registers[at] = state
+            self._register_order.add(at)
         self._size_bytes += len(state) - len(before)
         undo.append(lambda: self._set_register(at, before, []))
         return STORED
@@ -152,6 +156,14 @@ class MemoryStore(Store):
 
     async def read_register(self, place: Place, name: bytes) -> bytes | None:
         return self._registers.get((place, name))
+
+    async def registers(self, low: bytes, high: bytes | None, limit: int) -> list[Register]:
+        found: list[Register] = []
+        for place, name in self._register_order.ascending((low,)):
+            if (high is not None and place >= high) or (len(found) >= limit and place != found[-1].place):
+                break
+            found.append(Register(place, name, self._registers[place, name]))
+        return found
 
     async def page(self, place: Place) -> PageInfo | None:
         page = self._pages.get(place)

@@ -1,4 +1,4 @@
-"""Write-once and compare-and-set over the swarm: acceptors and proposers of `core.consensus`.
+"""Write-once and compare-and-set over the swarm: the proposers of `core.consensus`; the acceptors are in `acceptor.py`.
 
 A register lies at a place that key and name alone decide, so the acceptors of a record are the same from its first day
 on, however the key's pages split meanwhile. What stands in the pages under the name is read beside the promises.
@@ -14,86 +14,25 @@ from contextlib import suppress
 from typing import TypeVar
 
 from p2pkv import messages
-from p2pkv.core.consensus import AcceptorState, Ballot, Learnt, exists, learn
+from p2pkv.core.consensus import Ballot, Learnt, exists, learn
 from p2pkv.core.drafts import Draft
 from p2pkv.core.pages import place_of_register
-from p2pkv.core.records import Flag, Version, check_key, check_shape, version_token
+from p2pkv.core.records import Flag, Version, version_token
 from p2pkv.core.replication import write_quorum
 from p2pkv.errors import IncompleteError, NotFoundError, P2pkvError, RefusedError, RemoteError, UnreachableError
-from p2pkv.ids import ID_BYTES, Place
-from p2pkv.limits import BALLOT_MAX, CONSENSUS_BACKOFF_S, CONSENSUS_ROUNDS_MAX, NAME_BYTES_MAX
+from p2pkv.limits import BALLOT_MAX, CONSENSUS_BACKOFF_S, CONSENSUS_BUSY_MAX, CONSENSUS_ROUNDS_MAX
 from p2pkv.outcomes import Acks, PutOutcome
-from p2pkv.storage.interface import PutRegister, QuotaExceededError, StoreFailedError
+from p2pkv.swarm.acceptor import Acceptor
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.environment import Environment
 from p2pkv.swarm.identity import Identity
 from p2pkv.swarm.lookup import Lookups
 from p2pkv.swarm.neighbourhood import Neighbourhood
-from p2pkv.swarm.protocol import PeerProtocol, Sender
+from p2pkv.swarm.protocol import PeerProtocol
 from p2pkv.swarm.reading import Reader
-from p2pkv.swarm.replica import Replica
-from p2pkv.swarm.signing import genuine
 from p2pkv.swarm.writing import Writer
 
-_LOCKS = 64
 Reply = TypeVar("Reply")
-
-
-class Acceptor:
-    """This peer's registers. What it promised or accepted is durable before it says so."""
-
-    def __init__(self, replica: Replica) -> None:
-        self._replica = replica
-        self._locks = [asyncio.Lock() for _ in range(_LOCKS)]
-
-    async def on_prepare(self, sender: Sender, request: messages.Prepare) -> messages.Promise:
-        return await self.prepare(request)
-
-    async def on_propose(self, sender: Sender, request: messages.Propose) -> messages.Accepted:
-        return await self.propose(request)
-
-    async def prepare(self, request: messages.Prepare) -> messages.Promise:
-        place = _check(request.key, request.name, request.ballot)
-        async with self._lock(place, request.name):
-            state = await self._state(place, request.name)
-            after = state.promise(request.ballot)
-            if after is not None:
-                await self._save(place, request.name, after)
-        return messages.Promise(
-            granted=after is not None,
-            ballot=request.ballot if after is not None else state.promised,
-            accepted_ballot=state.accepted_ballot,
-            accepted=state.accepted,
-        )
-
-    async def propose(self, request: messages.Propose) -> messages.Accepted:
-        version = request.version
-        place = _check(request.key, version.name, request.ballot)
-        check_shape(version)
-        if version.flags & Flag.STOCK or not genuine(request.key, version):
-            raise RemoteError("damaged", "its signature does not hold")
-        if not self._replica.trusts(version):
-            raise RemoteError("refused", "its clock runs too far ahead")
-        async with self._lock(place, version.name):
-            state = await self._state(place, version.name)
-            after = state.accept(request.ballot, version)
-            if after is not None:
-                await self._save(place, version.name, after)
-        return messages.Accepted(after is not None, max(state.promised, request.ballot))
-
-    def _lock(self, place: Place, name: bytes) -> asyncio.Lock:
-        return self._locks[hash((place, name)) % _LOCKS]
-
-    async def _state(self, place: Place, name: bytes) -> AcceptorState:
-        return AcceptorState.decode(await self._replica.store.read_register(place, name))
-
-    async def _save(self, place: Place, name: bytes, state: AcceptorState) -> None:
-        try:
-            await self._replica.store.commit([PutRegister(place, name, state.encode())])
-        except QuotaExceededError as error:
-            raise RemoteError("quota", str(error)) from error
-        except StoreFailedError as error:
-            raise RemoteError("failed", str(error)) from error
 
 
 class Agreement:
@@ -124,12 +63,19 @@ class Agreement:
 
         Raises RefusedError with the current version where it is not so, IncompleteError where no majority answers.
         """
-        ballot_number = 0
+        ballot_number = busy = 0
         proposed: list[Version] = []
         for attempt in range(CONSENSUS_ROUNDS_MAX):
             round_ = await self._round(key, draft.name)
             ballot = ballot_number + 1, self._identity.node_id
-            outcome = await round_.run(ballot, draft, if_version, proposed)
+            try:
+                outcome = await round_.run(ballot, draft, if_version, proposed)
+            except _BusyError:
+                busy += 1
+                if busy > CONSENSUS_BUSY_MAX:
+                    raise
+                ballot_number = ballot[0]  # some have promised it
+                continue
             if isinstance(outcome, Version):
                 return await self._commit(key, outcome, acks)
             ballot_number = min(outcome, BALLOT_MAX - 1)
@@ -183,6 +129,10 @@ class Agreement:
         if contact is None:
             return await self._acceptor.propose(request)
         return await self._protocol.call(contact, messages.PROPOSE, request)
+
+
+class _BusyError(IncompleteError):
+    """Too few took part, and some because they still catch up: they may soon."""
 
 
 class _Round:
@@ -257,25 +207,18 @@ class _Round:
         answers = await asyncio.gather(*(ask(contact) for contact in self._acceptors), return_exceptions=True)
         replies: list[Reply] = []
         reasons: list[str] = []
+        busy = False
         for answer in answers:
             if isinstance(answer, RemoteError):
                 reasons.append(str(answer))
+                busy = busy or answer.code == "busy"
             elif isinstance(answer, BaseException):
                 raise answer
             else:
                 replies.append(answer)
         if len(replies) < self._majority:
-            raise IncompleteError(
+            raise (_BusyError if busy else IncompleteError)(
                 f"{len(replies)} replicas took part, {self._majority} are needed ({'; '.join(reasons[:3])})",
                 "try again when more peers are reachable",
             )
         return replies
-
-
-def _check(key: bytes, name: bytes, ballot: Ballot) -> Place:
-    check_key(key)
-    if not 0 < len(name) <= NAME_BYTES_MAX:
-        raise RemoteError("malformed", "a name of a wrong length")
-    if not 0 < ballot[0] <= BALLOT_MAX or len(ballot[1]) != ID_BYTES:
-        raise RemoteError("malformed", "a ballot out of bounds")
-    return place_of_register(key, name)

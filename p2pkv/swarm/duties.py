@@ -2,7 +2,9 @@
 
 Theory of operation. The replicas of a place depend on its first digits alone, down to the depth at which the peers
 around differ. So the id space is cut by digits until all places of a part have the same replicas (four places of each
-are looked at; where they agree, so, nearly always, do the others; a place that does not costs a comparison in vain).
+are looked at, in which every bit has both values; where they agree, so, nearly always, do the others). Two peers whose
+ids differ late would have it cut very small; from some digits on what lies between such two is compared with both,
+which costs a comparison in vain here and there.
 A part that k others are nearer to in any case is not this peer's business. Parts next to each other that are shared
 with the same neighbour are compared as one.
 
@@ -18,7 +20,7 @@ from typing import NamedTuple
 
 from p2pkv.core.reconciliation import CELL_DIGITS, DIGITS
 from p2pkv.ids import ID_BITS, ID_BYTES
-from p2pkv.limits import UPKEEP_PREFIX_DIGITS_MAX, UPKEEP_PREFIXES_MAX
+from p2pkv.limits import UPKEEP_PREFIX_DIGITS_MAX, UPKEEP_PREFIXES_MAX, UPKEEP_WHOLE_DIGITS
 from p2pkv.swarm.contact import Contact
 
 _PROBES = b"05af"  # the digits that the places looked at go on with
@@ -62,12 +64,14 @@ class Parts:
             prefix = stack.pop()
             if self._others_enough(prefix):
                 continue
-            sets = {self._nearest(prefix + _PROBES[index : index + 1]) for index in range(len(_PROBES))}
+            digits = [_PROBES[index : index + 1] for index in range(len(_PROBES))]
+            whole = {self._nearest((prefix + digit).ljust(_PLACE_DIGITS, digit)) for digit in digits}
+            sets = whole if len(prefix) < UPKEEP_WHOLE_DIGITS else {self._nearest(prefix + digit) for digit in digits}
             if len(sets) > 1 and len(prefix) < UPKEEP_PREFIX_DIGITS_MAX:
                 stack += [prefix + DIGITS[index : index + 1] for index in reversed(range(16))]
                 yield Part(prefix, False, [])
                 continue
-            mine = [ids for ids in sets if self._own in ids]
+            mine = [ids for ids in sets | whole if self._own in ids]
             others = sorted({number for ids in mine for number in ids} - {self._own})
             yield Part(prefix, bool(mine), [self._contacts[number] for number in others])
 

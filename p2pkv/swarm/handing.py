@@ -24,14 +24,17 @@ from p2pkv.storage.interface import Held
 from p2pkv.swarm.chunks import ChunkKeeper
 from p2pkv.swarm.inventory import StoreInventory
 from p2pkv.swarm.protocol import Sender
+from p2pkv.swarm.register_ledger import RegisterLedger
+from p2pkv.swarm.registers import handed_bytes
 
 
 class Handing:
     """The answers."""
 
-    def __init__(self, inventory: StoreInventory, keeper: ChunkKeeper) -> None:
+    def __init__(self, inventory: StoreInventory, registers: RegisterLedger, keeper: ChunkKeeper) -> None:
         self.handed = 0
         self._inventory = inventory
+        self._registers = registers
         self._keeper = keeper
         self._cells: OrderedDict[bytes, dict[bytes, Held]] = OrderedDict()
 
@@ -43,7 +46,11 @@ class Handing:
             check_prefix(prefix)
             if len(digest) not in (0, DIGEST_BYTES):
                 raise RemoteError("malformed", "a digest of a wrong length")
-        inventory = await self._inventory.fresh(request.kind, [prefix for prefix, _ in request.questions])
+        prefixes = [prefix for prefix, _ in request.questions]
+        registers = request.kind == messages.REGISTERS
+        inventory = await (
+            self._registers.fresh(prefixes) if registers else self._inventory.fresh(request.kind, prefixes)
+        )
         parts: list[tuple[int, bytes]] = []
         room_bytes = COMPARE_ANSWER_BYTES_MAX
         for prefix, digest in request.questions:
@@ -59,6 +66,8 @@ class Handing:
         items = items_in(request.items)
         if not 0 < len(items) <= FETCH_ITEMS_MAX:
             raise RemoteError("malformed", "a wrong number of items")
+        if request.kind == messages.REGISTERS:
+            return await self._hand_registers(items)
         if self._inventory.ledger(request.kind) is self._inventory.chunks:
             return await self._name_chunks(items)
         records: list[messages.Handed] = []
@@ -98,6 +107,19 @@ class Handing:
         if len(self._cells) > CELLS_KEPT_MAX:
             self._cells.popitem(last=False)
         return self._cells[cell].get(item)
+
+    async def _hand_registers(self, items: list[bytes]) -> messages.FetchReply:
+        handed: list[messages.HandedRegister] = []
+        room_bytes = COMPARE_ANSWER_BYTES_MAX
+        for answered, item in enumerate(items):
+            register = await self._registers.held_as(item)
+            if register is None:
+                continue
+            room_bytes -= handed_bytes(register)
+            if handed and room_bytes < 0:
+                return messages.FetchReply(answered, registers=handed)
+            handed.append(register)
+        return messages.FetchReply(len(items), registers=handed)
 
     async def _name_chunks(self, items: list[bytes]) -> messages.FetchReply:
         asked = items[:COMPARE_PREFIXES_MAX]

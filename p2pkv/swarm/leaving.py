@@ -23,11 +23,13 @@ from p2pkv.errors import RemoteError
 from p2pkv.limits import LEAVE_PUSHES_AT_ONCE_MAX, LEAVE_S_MAX, LEAVE_WORD_S, RECORDS_STORE_BYTES_MAX
 from p2pkv.messages import CHUNKS, RECORDS
 from p2pkv.storage.interface import Held, Store, StoreFailedError
+from p2pkv.swarm.acceptor import Acceptor
 from p2pkv.swarm.chunks import ChunkKeeper, ChunkSwarm
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.duties import Duties
 from p2pkv.swarm.inventory import StoreInventory
 from p2pkv.swarm.protocol import PeerProtocol, Sender
+from p2pkv.swarm.register_upkeep import RegisterUpkeep
 from p2pkv.swarm.tending import Tending
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,8 @@ class Leaving:
         chunks: ChunkSwarm,
         keeper: ChunkKeeper,
         tending: Tending,
+        acceptor: Acceptor,
+        registers: RegisterUpkeep,
     ) -> None:
         self._store = store
         self._protocol = protocol
@@ -52,6 +56,8 @@ class Leaving:
         self._chunks = chunks
         self._keeper = keeper
         self._tending = tending
+        self._acceptor = acceptor
+        self._registers = registers
         self._tasks: dict[Contact, asyncio.Task[bool]] = {}
 
     async def on_leave(self, sender: Sender, request: messages.Leave) -> messages.LeaveReply:
@@ -66,6 +72,7 @@ class Leaving:
 
     async def leave(self, duties: Duties) -> None:
         """Do all this in LEAVE_S_MAX seconds, or as much of it as can be done."""
+        self._acceptor.ended = True
         try:
             async with asyncio.timeout(LEAVE_S_MAX):
                 handed_on = await self._hand_on(duties) and await self._tending.hand_on()
@@ -101,6 +108,8 @@ class Leaving:
     async def _complete(self, contact: Contact, prefixes: Sequence[bytes]) -> bool:
         """Give one neighbour what it lacks; True where it has all then."""
         try:
+            if not await self._registers.complete(contact, prefixes):
+                return False
             for kind in (RECORDS, CHUNKS):
                 surplus = await self._surplus(contact, kind, prefixes)
                 await (self._store_records(contact, surplus) if kind == RECORDS else self._push(contact, surplus))

@@ -17,10 +17,12 @@ from p2pkv.ids import Place
 from p2pkv.limits import ALPHA_DEFAULT, CONTACTS_QUESTIONED_MAX, K_DEFAULT, PAGES_ASKED_AT_ONCE_MAX
 from p2pkv.outcomes import ReplicaInfo
 from p2pkv.storage.interface import RangeQuery, Store
+from p2pkv.swarm.acceptor import Acceptor
 from p2pkv.swarm.advertising import Advertising
-from p2pkv.swarm.agreement import Acceptor, Agreement
+from p2pkv.swarm.agreement import Agreement
 from p2pkv.swarm.batch_writing import BatchWriter
 from p2pkv.swarm.bulk_chunks import BulkTransport
+from p2pkv.swarm.catching_up import CatchingUp
 from p2pkv.swarm.chunks import ChunkKeeper, ChunkSwarm
 from p2pkv.swarm.collecting import Collecting
 from p2pkv.swarm.contact import Contact
@@ -40,6 +42,9 @@ from p2pkv.swarm.page_writing import PageWriter
 from p2pkv.swarm.pieces import PieceReceiver
 from p2pkv.swarm.reading import Reader
 from p2pkv.swarm.records import RecordSwarm
+from p2pkv.swarm.register_ledger import RegisterLedger
+from p2pkv.swarm.register_upkeep import RegisterUpkeep
+from p2pkv.swarm.registers import Registers
 from p2pkv.swarm.repair import Repair
 from p2pkv.swarm.replica import Replica
 from p2pkv.swarm.server import PeerServer
@@ -100,7 +105,11 @@ class SwarmNode:
         self.neighbourhood = Neighbourhood(protocol.router, self.identity.node_id, self.k, stores=self._stores)
         holdings = Holdings(self.store, self.page_bound)
         self.replica = Replica(self.store, env, self.neighbourhood, holdings)
-        acceptor = Acceptor(self.replica)
+        registers = Registers(self.replica)
+        register_ledger = RegisterLedger(self.store)
+        registers.on_wrote = register_ledger.wrote
+        self.catching_up = CatchingUp(registers, protocol, self.lookups, self.neighbourhood)
+        acceptor = Acceptor(registers, self.catching_up)
         chunk_hash = hash_at_once if env.simulated else ThreadHasher()
         keeper = ChunkKeeper(self.store, stores=self._stores, chunk_hash=chunk_hash, now_s=env.now_s)
         pages = PageWriter(protocol, self.lookups, self.replica, self.neighbourhood, self.identity.public_key)
@@ -121,13 +130,26 @@ class SwarmNode:
         inventory.on_wrote = summaries.on_wrote
         reader.summing = Summing(protocol, self.lookups, summaries, self.neighbourhood)
         protocol.register(messages.SUMMARIZE, summaries.on_summarize)
-        self.handing = Handing(inventory, keeper)
+        self.handing = Handing(inventory, register_ledger, keeper)
         handover = Handover(
             self.store, protocol, self.lookups, inventory, self.writer, self.chunks, keeper, self.neighbourhood
         )
-        self.upkeep = Upkeep(protocol, inventory, self.replica, self.chunks, self.neighbourhood, handover, env)
+        register_upkeep = RegisterUpkeep(
+            registers,
+            register_ledger,
+            self.catching_up,
+            protocol,
+            self.lookups,
+            self.neighbourhood,
+            handover.counters,
+        )
+        self.upkeep = Upkeep(
+            protocol, inventory, self.replica, self.chunks, self.neighbourhood, handover, register_upkeep, env
+        )
         self.tending = Tending(keeper, protocol, self.chunks, self.neighbourhood, env, self.upkeep.counters)
-        self.leaving = Leaving(self.store, protocol, inventory, self.chunks, keeper, self.tending)
+        self.leaving = Leaving(
+            self.store, protocol, inventory, self.chunks, keeper, self.tending, acceptor, register_upkeep
+        )
         self.collecting = Collecting(
             protocol, self.lookups, keeper, self.chunks, self.neighbourhood, env, self.upkeep.counters
         )
@@ -155,6 +177,8 @@ class SwarmNode:
         protocol.register(messages.FIND_NAMES, self.replica.on_find_names, prompt=True)
         protocol.register(messages.PREPARE, acceptor.on_prepare)
         protocol.register(messages.PROPOSE, acceptor.on_propose)
+        protocol.register(messages.READ_REGISTER, acceptor.on_read)
+        protocol.register(messages.MERGE_REGISTERS, acceptor.on_merge)
         protocol.register(messages.HAS_CHUNKS, keeper.on_has)
         protocol.register(messages.PUT_PIECE, pieces.on_put)
         protocol.register(messages.GET_PIECE, pieces.on_get)
@@ -179,6 +203,7 @@ class SwarmNode:
             await self.tending.close()
             await self.collecting.close()
             await self.upkeep.close()
+            await self.catching_up.close()
             await self.mover.close()
             await self.batches.close()
             await self.records.reader.mender.close()
@@ -194,6 +219,7 @@ class SwarmNode:
             "pages_split": self.mover.pages_split,
             **self.upkeep.counters,
             "upkeep_records_handed": self.handing.handed,
+            "registers_read_from_others": self.catching_up.read_from_others,
         }
 
     async def where(self, key: bytes) -> list[ReplicaInfo]:

@@ -51,6 +51,7 @@ from p2pkv.swarm.handover import Handover
 from p2pkv.swarm.inventory import StoreInventory
 from p2pkv.swarm.neighbourhood import Neighbourhood
 from p2pkv.swarm.protocol import PeerProtocol
+from p2pkv.swarm.register_upkeep import RegisterUpkeep
 from p2pkv.swarm.replica import Replica
 
 log = logging.getLogger(__name__)
@@ -68,10 +69,12 @@ class Upkeep:
         chunks: ChunkSwarm,
         neighbourhood: Neighbourhood,
         handover: Handover,
+        registers: RegisterUpkeep,
         env: Environment,
     ) -> None:
         self.counters = handover.counters
         self._handover = handover
+        self._registers = registers
         self._protocol = protocol
         self._inventory = inventory
         self._replica = replica
@@ -93,7 +96,8 @@ class Upkeep:
         if self._neighbourhood.stores:
             self._protocol.on_contact_added.append(self._on_neighbour)
             self._protocol.on_contact_gone.append(self._on_neighbour)
-            self._tasks = [asyncio.create_task(self._inventory.run()), asyncio.create_task(self._run())]
+            works = (self._inventory.run(), self._registers.run(), self._run())
+            self._tasks = [asyncio.create_task(work) for work in works]
 
     async def end(self) -> Duties:
         """Begin no further round; what this peer is a replica of."""
@@ -158,7 +162,9 @@ class Upkeep:
         duties = await self._duties()
         contacts = list(duties.shared)
         self._env.random.shuffle(contacts)
-        quiet, failed = True, False
+        ours = [contact for contact in contacts if contact.kind != "stock"]
+        quiet, answered = await self._registers.round(duties, ours, self._near or ())
+        failed = not answered
         for contact in contacts:
             try:
                 gained = [await self._compare(contact, kind, duties.shared[contact]) for kind in (RECORDS, CHUNKS)]
@@ -168,7 +174,8 @@ class Upkeep:
                 failed = failed or contact.kind != "stock"
         self.counters["upkeep_rounds"] += 1
         self._failures = self._failures + 1 if failed else 0
-        return await self._handover.round(duties) and quiet and not failed
+        handed_on = await self._registers.hand_on(duties)
+        return await self._handover.round(duties) and handed_on and quiet and not failed
 
     async def _duties(self) -> Duties:
         k = self._neighbourhood.k

@@ -131,6 +131,37 @@ def test_an_acceptor_takes_nothing_below_its_promise() -> None:
     assert accepted.promise((5, b"b")) is not None
 
 
+_ballots = st.builds(lambda number, who: (number, bytes([who]) * 20), st.integers(1, 4), st.integers(1, 2))
+
+
+def _accepted(ballot: Ballot) -> Version:
+    """A ballot has one version."""
+    return Version(b"name", ballot[0], ballot[1] + b"." * 12, int(Flag.ONCE), 0, 1, b"x")
+
+
+def _state(promised: Ballot, accepted: Ballot | None) -> AcceptorState:
+    if accepted is None:
+        return AcceptorState(promised, key=b"k")
+    return AcceptorState(max(promised, accepted), accepted, _accepted(accepted), b"k")
+
+
+_states = st.builds(_state, _ballots, st.none() | _ballots) | st.just(AcceptorState())
+
+
+@given(_states, _states, _states)
+def test_merging_registers_is_the_same_in_every_order_and_forgets_nothing(
+    one: AcceptorState, two: AcceptorState, three: AcceptorState
+) -> None:
+    assert one.merge(two) == two.merge(one)
+    assert one.merge(two).merge(three) == one.merge(two.merge(three))
+    assert one.merge(one) == one
+    merged = one.merge(two)
+    assert merged.promised == max(one.promised, two.promised)
+    assert merged.accepted_ballot == max(one.accepted_ballot, two.accepted_ballot)
+    assert merged.accepted in (one.accepted, two.accepted)
+    assert AcceptorState.decode(merged.encode()) == merged
+
+
 @pytest.mark.parametrize("flags", [int(Flag.TOMBSTONE), 0])
 def test_what_is_deleted_or_expired_does_not_exist(flags: int) -> None:
     version = Version(b"n", 1, b"a" * 32, flags, 0 if flags else 1000, 0, b"")

@@ -241,6 +241,17 @@ class StoreConformance:
         assert await store.read_register(PLACE, b"name") is None
         assert store.usage().size_bytes == 0
 
+    async def test_registers_between_two_places(self, store: Store) -> None:
+        places = sorted(place_of_key(b"%d" % i) for i in range(12))
+        await store.commit([PutRegister(place, b"n%d" % i, b"s%d" % i) for i, place in reversed([*enumerate(places)])])
+        await store.commit([PutRegister(places[0], b"also", b"s"), PutRegister(places[5], b"n5", b"")])
+        found = await store.registers(b"", None, 100)
+        assert [register.place for register in found] == [places[0], *places[:5], *places[6:]]
+        assert found[:2] == [(places[0], b"also", b"s"), (places[0], b"n0", b"s0")]
+        assert [register.place for register in await store.registers(places[1], places[4], 100)] == places[1:4]
+        assert len(await store.registers(b"", None, 1)) == 2, "all of one place come together"
+        assert await store.registers(places[11] + b"\0", None, 100) == []
+
     # --- pages and keys ---
     async def test_pages_in_the_order_of_their_places(self, store: Store) -> None:
         places = sorted(place_of_key(b"%d" % i) for i in range(20))
