@@ -1,7 +1,8 @@
 """Many records under one key: prints a JSON object of what was put, read and counted, and a table of the bars.
 
 `python -m benchmarks.many_values --records 1000000 --rivals` is the measure of the project; `--loss 5` and
-`--kill-third` impair the swarm once everything is put. Peers live in `--hosts` processes, and every client in one of
+`--kill-third` impair the swarm once everything is put, with `--late` only once it was measured unimpaired: then all
+can be had of one swarm. Peers live in `--hosts` processes, and every client in one of
 its own: one writes, one reads, and a third one counts over a line of 100 ms, so that its round trips can be told.
 Loss is made by the kernel's packet filter, in a network namespace of the benchmark's own.
 """
@@ -41,10 +42,8 @@ class Run:
     async def all(self) -> Answer:
         _say("put")
         result: Answer = {"write": await self._write()}
-        if self._options.kill_third:
-            result["killed"] = self._swarm.kill_a_third()
-        if self._options.loss and not self._options.loss_for_puts:
-            network.drop_datagrams(self._options.loss)
+        if not self._options.late:
+            result |= self._impair()
         _say("read at once")
         result["read at once"] = await self._read()
         _say("wait until nothing moves")
@@ -57,6 +56,27 @@ class Run:
         result["count at the end"] = await self._reader.ask("count", key=KEY) | {"expected": self._total}
         result["memory"] = {"writer_mb": self._writer_mb, "reader_mb": (await self._reader.ask("memory"))["mb"]}
         result["held"] = await self._held()
+        if self._options.late:
+            result |= await self._late()
+        return result
+
+    def _impair(self) -> Answer:
+        if self._options.loss and not self._options.loss_for_puts:
+            network.drop_datagrams(self._options.loss)
+        return {"killed": self._swarm.kill_a_third()} if self._options.kill_third else {}
+
+    async def _late(self) -> Answer:
+        """Read once more under loss, and once more without it when a third of the peers are dead."""
+        result: Answer = {}
+        if self._options.loss:
+            _say("read under loss")
+            network.drop_datagrams(self._options.loss)
+            result["read under loss"] = await self._read()
+            network.carry_all()
+        if self._options.kill_third:
+            result["killed"] = self._swarm.kill_a_third()
+            _say(f"read with {result['killed']} peers killed")
+            result["read with a third killed"] = await self._read()
         return result
 
     async def _write(self) -> Answer:
@@ -140,7 +160,7 @@ async def measure_rival(options: Namespace) -> Answer:
 
 
 async def everything(options: Namespace) -> Answer:
-    names = ("records", "peers", "hosts", "store", "loss", "loss_for_puts", "kill_third")
+    names = ("records", "peers", "hosts", "store", "loss", "loss_for_puts", "kill_third", "late")
     result: Answer = {"settings": {name: getattr(options, name) for name in names}, **await measure(options)}
     if options.rivals:
         _say("OpenDHT")
@@ -157,6 +177,7 @@ def parse() -> Namespace:
     parser.add_argument("--loss", type=int, default=0, metavar="PERCENT", help="of datagrams, once everything is put")
     parser.add_argument("--loss-for-puts", action="store_true", help="lose datagrams while it is put, too")
     parser.add_argument("--kill-third", action="store_true", help="kill a third of the peers behind the last put")
+    parser.add_argument("--late", action="store_true", help="impair the swarm at the end, and read once more")
     parser.add_argument("--rivals", action="store_true", help="OpenDHT beside it")
     parser.add_argument("--rival-s", type=float, default=120.0, help="time for OpenDHT's puts, and for its get")
     parser.add_argument("--quiet-s", type=float, default=900.0, help="wait so long at most until nothing moves")

@@ -327,6 +327,7 @@ HTTP_STOP_S = 2.0  # what open connections get to end when the peer stops
 
 # --- Peer ---
 BATCH_RECORDS_MAX = 1000  # records of a batch that are signed before the first is sent
+BATCH_RTO_S_MIN = 0.5  # nor sooner: the other replicas make up for the one whose message was lost
 BATCH_RTO_S_MAX = 1.0  # a message of a batch is sent again after this at the latest: five times until its deadline
 BATCHES_AT_ONCE_MAX = 4  # of one `put_many`, under way: replicas sync more records at once
 EVENTS_QUEUED_MAX = 1000  # of one listener; a slow one loses events, the peer never waits
@@ -345,6 +346,7 @@ BULK_BATCH_BYTES_MAX = 65_000  # of one UDP_SEGMENT send: 65,535 - IP 40 - UDP 8
 BULK_BATCHES_PER_TURN_MAX = 16  # sent before the event loop gets its turn: about 1 MB, 1 ms
 BULK_READS_PER_TURN_MAX = 64  # read at one readable event: single packets, or runs of them up to the bytes below
 BULK_READ_BYTES_PER_TURN_MAX = MIB  # about 1 ms
+CYCLES_LOOKED_FOR_AFTER = 20_000  # objects made and still there; some 5 MB
 FREE_MEMORY_KEPT_BYTES = 64 * MIB  # by the C library: the chunks that are under way at once
 BULK_TOPIC_BYTES_MAX = KIB  # what a push or pull says of itself, beside its data
 BULK_ANSWER_BYTES_MAX = KIB  # the receiver's answer to a push

@@ -8,11 +8,15 @@ from typing import Any
 
 from benchmarks.report import Bar, bar_rows, table
 
+READS = ("read at once", "read when quiet", "read under loss", "read with a third killed")
+
 
 def bars(result: dict[str, Any]) -> Iterator[Bar]:
     write, count, memory = result["write"], result["count"], result["memory"]
     yield Bar("written, acknowledged by a majority", write["per_s"], 5000, True, "records/s")
-    for what in ("read at once", "read when quiet"):
+    for what in READS:
+        if what not in result:
+            continue
         read = result[what]
         yield Bar(f"{what}: returned of what was acknowledged", read["percent"], 100, True, "%")
         yield Bar(f"{what}: interruptions", read["interruptions"], 0, False, "")
@@ -28,7 +32,9 @@ def bars(result: dict[str, Any]) -> Iterator[Bar]:
     yield Bar("count: off by", max(0, off), 0, False, "records")
     if "bytes" in count:
         yield Bar("count: on the client's line", count["bytes"] / 1000, 100, False, "KB")
-    if not result["settings"]["loss"]:  # else they are mostly those of datagrams sent again
+    if (
+        not result["settings"]["loss"] or result["settings"]["late"]
+    ):  # else they are mostly those of datagrams sent again
         trips = math.inf if count["round_trips"] is None else count["round_trips"]
         yield Bar("count: round trips beyond the page list", trips, 2, False, "")
 
@@ -36,7 +42,8 @@ def bars(result: dict[str, Any]) -> Iterator[Bar]:
 def render(result: dict[str, Any]) -> str:
     settings = result["settings"]
     faults = [f"{settings['loss']} % loss"] if settings["loss"] else []
-    faults += [f"{result['killed']} peers killed behind the last put"] if settings["kill_third"] else []
+    faults += [f"{result['killed']} peers killed"] if settings["kill_third"] else []
+    faults = [", then ".join(faults) + " at the end"] if settings["late"] else faults
     what = ", ".join([f"{settings['records']:,} records of 32 bytes", f"{settings['peers']} peers", *faults])
     heads = [f"p2pkv, {settings['store']}: {what}", "bar", "measured", ""]
     parts = [table(heads, bar_rows(bars(result)))]

@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from p2pkv.storage.interface import QuotaExceededError, StoreFailedError
+from p2pkv.storage.room import Room
 
 W = TypeVar("W")
 
@@ -68,7 +69,7 @@ class GroupThread(Generic[W]):
         self._settled = settled
         self._weight_max = weight_max
         self._queue: SimpleQueue[Job[W] | None] = SimpleQueue()
-        self._room = asyncio.Semaphore(queued_max)
+        self._room = Room(queued_max)
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
         self._stopping = False
@@ -78,12 +79,15 @@ class GroupThread(Generic[W]):
 
     async def run(self, work: W, weight: int = 1) -> object:
         """Queue the work, wait until it is durable and return its result."""
-        async with self._room:
+        await self._room.enter()
+        try:
             if self._stopping:
                 raise StoreFailedError("the store is closed")
             future: asyncio.Future[object] = self._loop.create_future()
             self._queue.put(Job(work, weight, future))
             return await future
+        finally:
+            self._room.leave()
 
     async def stop(self) -> None:
         """End the thread when all that is queued is done."""

@@ -19,6 +19,7 @@ from p2pkv.limits import STORE_QUESTIONS_QUEUED_MAX, STORE_READER_THREADS
 from p2pkv.storage.disk_groups import store_error
 from p2pkv.storage.disk_schema import connect
 from p2pkv.storage.interface import StoreFailedError
+from p2pkv.storage.room import Room
 
 T = TypeVar("T")
 Question = Callable[[sqlite3.Connection], T]
@@ -31,7 +32,7 @@ class Readers:
     def __init__(self, folder: Path, threads: int = STORE_READER_THREADS) -> None:
         self._folder = folder
         self._loop = asyncio.get_running_loop()
-        self._room = asyncio.Semaphore(STORE_QUESTIONS_QUEUED_MAX)
+        self._room = Room(STORE_QUESTIONS_QUEUED_MAX)
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._answers: deque[tuple[asyncio.Future[Any], object, Exception | None]] = deque()
         self._waking = False
@@ -42,12 +43,15 @@ class Readers:
 
     async def ask(self, question: Question[T]) -> T:
         """Raises StoreFailedError where the disk cannot be read."""
-        async with self._room:
+        await self._room.enter()
+        try:
             if self._stopping:
                 raise StoreFailedError("the store is closed")
             future: asyncio.Future[T] = self._loop.create_future()
             self._queue.put((question, future))
             return await future
+        finally:
+            self._room.leave()
 
     async def stop(self) -> None:
         """Answer what is asked already, then end the threads."""

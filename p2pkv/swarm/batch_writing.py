@@ -26,6 +26,7 @@ from p2pkv.errors import RemoteError, SilentError
 from p2pkv.ids import Place
 from p2pkv.limits import (
     BATCH_RTO_S_MAX,
+    BATCH_RTO_S_MIN,
     PAGE_SITES_MAX,
     PAGE_SITES_S,
     PAGES_ASKED_AT_ONCE_MAX,
@@ -153,7 +154,7 @@ class BatchWriter:
                     raise RemoteError("silent", "it did not answer lately")
                 results = (
                     await self._protocol.call(
-                        contact, messages.STORE_RECORDS, request, rto_s_min=min(self._usual.rto_s, BATCH_RTO_S_MAX)
+                        contact, messages.STORE_RECORDS, request, rto_s_min=max(BATCH_RTO_S_MIN, min(self._usual.rto_s, BATCH_RTO_S_MAX))
                     )
                 ).results
                 self._usual.observe(asyncio.get_running_loop().time() - asked_s)

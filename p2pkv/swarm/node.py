@@ -35,7 +35,7 @@ from p2pkv.swarm.identity import Identity
 from p2pkv.swarm.inventory import StoreInventory
 from p2pkv.swarm.leases import Leases
 from p2pkv.swarm.leaving import Leaving
-from p2pkv.swarm.memory import keep_freed_memory
+from p2pkv.swarm.memory import collect_seldom, keep_freed_memory
 from p2pkv.swarm.moving import Mover
 from p2pkv.swarm.neighbourhood import Neighbourhood
 from p2pkv.swarm.page_writing import PageWriter
@@ -92,6 +92,7 @@ class SwarmNode:
         """Open the sockets, answer, and begin to join. Raises P2pkvError where a port cannot be had."""
         if not self.env.simulated:
             keep_freed_memory()
+            collect_seldom()
         await self.server.listen_on(list(listen))
         self._wire()
         advertising = Advertising(self.server.protocol)
