@@ -42,6 +42,7 @@ class Run:
     async def all(self) -> Answer:
         _say("put")
         result: Answer = {"write": await self._write()}
+        _say(json.dumps(result))
         if not self._options.late:
             result |= self._impair()
         _say("read at once")

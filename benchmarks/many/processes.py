@@ -74,7 +74,7 @@ async def worker(module: str, *arguments: object) -> AsyncIterator[Worker]:
 
 async def serve(hello: Any, orders: dict[str, Order]) -> None:
     """Say hello, then carry out orders until the parent closes the pipe."""
-    reader = asyncio.StreamReader()
+    reader = asyncio.StreamReader(ANSWER_BYTES_MAX)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     print(json.dumps(hello), flush=True)
     while line := await reader.readline():

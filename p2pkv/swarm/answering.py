@@ -268,6 +268,7 @@ class Answerer:
             self._leave(datagram, inquiry.question[0])
 
     async def close(self) -> None:
+        await asyncio.sleep(0)  # a task that is cancelled before its first step would leave its handler unawaited
         tasks = list(self.running.values())
         for task in tasks:
             task.cancel()

@@ -154,7 +154,10 @@ class BatchWriter:
                     raise RemoteError("silent", "it did not answer lately")
                 results = (
                     await self._protocol.call(
-                        contact, messages.STORE_RECORDS, request, rto_s_min=max(BATCH_RTO_S_MIN, min(self._usual.rto_s, BATCH_RTO_S_MAX))
+                        contact,
+                        messages.STORE_RECORDS,
+                        request,
+                        rto_s_min=max(BATCH_RTO_S_MIN, min(self._usual.rto_s, BATCH_RTO_S_MAX)),
                     )
                 ).results
                 self._usual.observe(asyncio.get_running_loop().time() - asked_s)

@@ -19,6 +19,7 @@ from p2pkv.storage.interface import (
     Cursor,
     NoWatcher,
     PutRegister,
+    PutVersion,
     QuotaExceededError,
     RangeQuery,
     Result,
@@ -294,7 +295,44 @@ class StoreConformance:
         await store.put_chunk(chunk_id_of(data), data)
         await store.delete_chunk(chunk_id_of(data))
         assert watcher.writes == [put(version()), drop(version())]
+        assert [outcome.result for outcome in watcher.outcomes] == [Result.STORED] * 2
         assert watcher.chunks == [chunk_id_of(data)] * 2
+
+    async def test_who_watches_learns_what_was_replaced(self, store: Store) -> None:
+        old, new = version(clock=1), version(clock=2)
+        store.watcher = watcher = Diary()
+        await store.commit([put(old)])
+        await store.commit([put(new)])
+        assert [outcome.replaced for outcome in watcher.outcomes] == [None, old]
+
+    async def test_a_version_is_admitted_by_all_that_lies_under_its_name(self, store: Store) -> None:
+        shared, own = version(b"n"), version(b"n", author=BERT, flags=Flag.OWN)
+        await store.commit([put(own), put(shared), put(version(b"m"))])
+        asked: list[tuple[Version, list[Version]]] = []
+
+        def admit(incoming: Version, held: Sequence[Version]) -> str:
+            asked.append((incoming, list(held)))
+            return "no" if held else ""
+
+        newer, other = version(b"n", clock=shared.clock + 1), version(b"else")
+        outcomes = await store.commit([PutVersion(PLACE, b"key", v, admit) for v in (shared, newer, other)])
+        assert [outcome.result for outcome in outcomes] == [Result.ALREADY, Result.REFUSED, Result.STORED]
+        assert outcomes[1].detail == "no"
+        assert asked == [(newer, [shared, own]), (other, [])]
+        assert await store.read_name(PLACE, b"n") == [shared, own]
+        assert await store.read_name(PLACE, b"else") == [other]
+
+    async def test_batches_that_come_together_are_judged_one_behind_the_other(self, store: Store) -> None:
+        versions = [version(b"n", clock=1 + number) for number in range(20)]
+
+        def admit(incoming: Version, held: Sequence[Version]) -> str:
+            return "not the next" if held and held[0].clock != incoming.clock - 1 else ""
+
+        commits = [store.commit([PutVersion(PLACE, b"key", v, admit), put(version(b"%d" % v.clock))]) for v in versions]
+        outcomes = await asyncio.gather(*commits)
+        assert [pair[0].result for pair in outcomes] == [Result.STORED] * 20
+        assert await store.read_name(PLACE, b"n") == [versions[-1]]
+        assert store.usage().records == 21
 
     async def test_keys_in_their_order_by_prefix(self, store: Store) -> None:
         keys = [b"a/1", b"a/2", b"a/3", b"b", b"a\xff"]
