@@ -100,6 +100,7 @@ ERROR_CODES = frozenset(
         "unknown-method",
         "cookie",  # the sender's address is not proven yet; the reply carries a fresh cookie
         "busy",  # a bound was reached; come back later
+        "working",  # no end of the call: the request came, and its answer takes longer
         "refused",  # ownership, write-once or compare-and-set
         "quota",  # the store is full
         "damaged",  # the bytes sent do not match their hash or signature

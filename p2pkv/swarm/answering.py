@@ -3,7 +3,8 @@
 Theory of operation. A handler that returns at once, or in its first step (`prompt`), is answered without a task; one
 that waits (for the disk) runs as a task, bounded in number. Answers leave together when the loop has read what has
 come: sent one by one, each would wake up its asker for itself, which costs 15 % more. A request whose id came before
-is answered from memory, or left alone while its handler runs. To an address that is not proven, no answer is longer
+is answered from memory; while its handler still runs, its sender is told so: a slow disk is no dead peer.
+To an address that is not proven, no answer is longer
 than AMPLIFICATION_MAX times the request: p2pkv senders get a cookie instead, stock senders fewer nodes, or the answer
 after they have answered a ping.
 
@@ -70,6 +71,7 @@ class Host(Protocol):
 
 
 UNBOUNDED = 1 << 30
+_WORKING = RemoteError("working")
 
 
 class _UnprovenError(Exception):
@@ -104,6 +106,8 @@ class Answerer:
         proven = extension is not None and self.admission.admits(pass_, extension.cookie_yours)
         before = self.answers.get(question, now_s)
         if before is not None or question in self.running:
+            if before is None and extension is not None:
+                before = wire.fault_frame(frame.message_id, _WORKING, pass_.trailer)
             self._repeat(before, address, UNBOUNDED if proven else AMPLIFICATION_MAX * size)
             return
         node_id = extension.node_id if extension is not None else NO_ID

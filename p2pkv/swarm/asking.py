@@ -24,6 +24,7 @@ from p2pkv.limits import (
     RPC_OUTSTANDING_MAX,
     RPC_OUTSTANDING_PER_CONTACT_MAX,
     RPC_RESENDS_MAX,
+    RPC_WORKING_S_MAX,
 )
 from p2pkv.swarm.calls import BACKOFF, Call, CallTimer, Done
 from p2pkv.swarm.contact import NO_ID, Contact
@@ -225,12 +226,28 @@ class Asker:
         if call.contact.address != address:
             self._counters["replies_from_others"] += 1
             return
+        if frame.kind == wire.ERROR and self._is_at_work(call, frame):
+            return
         try:
             result = self._judge(call, frame)
         except RemoteError as error:
             self._finish(call, None, error)
         else:
             self._finish(call, result, None)
+
+    def _is_at_work(self, call: Call, frame: wire.Frame) -> bool:
+        """Did the contact say that its answer takes longer? Then it lives, and is waited for; not for ever, though."""
+        contact, extension, now_s = call.contact, frame.extension, self._loop.time()
+        if extension is None or contact.id not in (NO_ID, extension.node_id):
+            return False
+        if wire.parse_fault(frame.body).code != "working":
+            return False
+        call.deadline_s = max(call.deadline_s, min(now_s + RPC_DEADLINE_S, call.sent_s + RPC_WORKING_S_MAX))
+        call.resends_left = RPC_RESENDS_MAX
+        contact.failures = 0
+        contact.last_seen_s = contact.quiet_since_s = now_s
+        self._counters["answers_awaited"] += 1
+        return True
 
     def _judge(self, call: Call, frame: wire.Frame) -> Any:
         """The decoded answer; raises what it says or what is wrong with it."""

@@ -5,7 +5,8 @@ replicas. From then on each replica empties its own share: it asks a child's rep
 its records already (one digest for many, because another replica was first), stores what they lack, and drops from the
 old page only what a majority of the child's replicas has durably, or has newer. So a crash at any point loses nothing
 and doing it again is harmless. The replicas begin one after the other, the nearest first, so mostly one carries the
-records and the others find them there. What comes late into a split page is moved on when it comes.
+records and the others find them there: those whose turn comes later wait, stretch by stretch, while it is on its way.
+What comes late into a split page is moved on when it comes.
 
 Owns the tasks that do this and their pace.
 """
@@ -25,6 +26,7 @@ from p2pkv.core.replication import digest_of, position, write_quorum
 from p2pkv.errors import P2pkvError
 from p2pkv.ids import Place, distance
 from p2pkv.limits import (
+    MOVE_PATIENCE_S,
     MOVE_RECORDS_MAX,
     MOVE_RESUME_PAUSE_S,
     MOVE_RETRY_S,
@@ -141,9 +143,18 @@ class Mover:
         try:
             called = await self._called(place)
             await asyncio.sleep(self._turn(place) * MOVE_TURN_S * self._env.random.uniform(0.8, 1.2))
-            while called is not None and not await self._pass(place, *called):
-                await asyncio.sleep(retry_s * self._env.random.uniform(0.5, 1.0))
-                retry_s = min(2 * retry_s, MOVE_RETRY_S_MAX)
+            patience_s = MOVE_PATIENCE_S if self._turn(place) else 0.0
+            while called is not None:
+                moved = self.moved
+                if await self._pass(place, *called, carry=patience_s <= 0):
+                    break
+                if patience_s <= 0:
+                    await asyncio.sleep(retry_s * self._env.random.uniform(0.5, 1.0))
+                    retry_s = min(2 * retry_s, MOVE_RETRY_S_MAX)
+                    continue
+                await asyncio.sleep(MOVE_TURN_S * self._env.random.uniform(0.8, 1.2))
+                if self.moved == moved:  # nearer replicas may be dead, or lack what this one has
+                    patience_s -= MOVE_TURN_S
         except StoreFailedError as error:
             log.error("records of a split page cannot be moved: %s", error)
         finally:
@@ -154,18 +165,18 @@ class Mover:
         here = distance(self._neighbourhood.node_id, place)
         return sum(distance(contact.id, place) < here for contact in self._neighbourhood.nearest(place))
 
-    async def _pass(self, place: Place, key: bytes, page: PageName) -> bool:
-        """Move all on that can be moved; True where nothing is left."""
+    async def _pass(self, place: Place, key: bytes, page: PageName, *, carry: bool) -> bool:
+        """Move all on that can be moved; True where nothing is left. Without `carry`: drop what others have moved."""
         async with self._slots:
             try:
                 if not await self._writer.establish(key, page):
                     return False
-                return await self._move(place, key, page)
+                return await self._move(place, key, page, carry=carry)
             except P2pkvError as error:
                 log.info("records of a split page could not be moved yet: %s", error)
                 return False
 
-    async def _move(self, place: Place, key: bytes, page: PageName) -> bool:
+    async def _move(self, place: Place, key: bytes, page: PageName, *, carry: bool) -> bool:
         after: Cursor | None = None
         clean = True
         while True:
@@ -173,27 +184,43 @@ class Mover:
             result = await self._store.read(query)
             versions = [v for v in result.versions if v.name and not v.flags & Flag.SPLIT]
             if versions:
-                clean &= await self._move_run(place, key, page, versions, after)
-            if not result.more:
+                clean &= await self._move_run(place, key, page, versions, after, carry=carry)
+            if not result.more or not (carry or clean):
                 return clean
             after = position(result.versions[-1], "time")
 
     async def _move_run(
-        self, place: Place, key: bytes, page: PageName, versions: list[Version], after: Cursor | None
+        self, place: Place, key: bytes, page: PageName, versions: list[Version], after: Cursor | None, *, carry: bool
     ) -> bool:
         """Move one run on; True where all of it went."""
         shares: dict[PageName, list[Version]] = {}
         for version in versions:
             shares.setdefault(path_of(version.name)[: len(page) + 1], []).append(version)
-        there = await asyncio.gather(*(self._is_there(key, child, share, after) for child, share in shares.items()))
-        safe = [v for share, is_there in zip(shares.values(), there, strict=True) if is_there for v in share]
-        rest = [v for share, is_there in zip(shares.values(), there, strict=True) if not is_there for v in share]
-        if rest:
+        safe = await self._arrived(key, shares, after, all_at_once=carry)
+        rest = [version for share in shares.values() for version in share]
+        if rest and carry:
             tallies = await self._writer.store_batch(key, rest, "quorum")
             safe += [version for version, tally in zip(rest, tallies, strict=True) if tally.superseded]
         outcomes = await self._store.commit([_drop(place, version) for version in safe])
         self.moved += len(safe)
         return len(safe) == len(versions) and all(outcome.result is not Result.STALE for outcome in outcomes)
+
+    async def _arrived(
+        self, key: bytes, shares: dict[PageName, list[Version]], after: Cursor | None, *, all_at_once: bool
+    ) -> list[Version]:
+        """What is safe with its child's replicas already; it leaves `shares`. One child after the other, up to the
+        first that lacks something, costs little while a nearer replica is bringing it there."""
+        children = list(shares)
+        if all_at_once:
+            there = await asyncio.gather(*(self._is_there(key, child, shares[child], after) for child in children))
+            children = [child for child, is_there in zip(children, there, strict=True) if is_there]
+            return [version for child in children for version in shares.pop(child)]
+        safe: list[Version] = []
+        for child in children:
+            if not await self._is_there(key, child, shares[child], after):
+                break
+            safe += shares.pop(child)
+        return safe
 
     async def _is_there(self, key: bytes, child: PageName, share: list[Version], after: Cursor | None) -> bool:
         """Has a majority of the child's replicas just these records in this stretch of time?"""

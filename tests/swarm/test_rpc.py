@@ -22,6 +22,7 @@ from p2pkv.limits import (
     RPC_OUTSTANDING_PER_CONTACT_MAX,
     RPC_PAYLOAD_BYTES_MAX,
     RPC_RESENDS_MAX,
+    RPC_WORKING_S_MAX,
 )
 from p2pkv.swarm.answers import Answers
 from p2pkv.swarm.contact import Contact, Sender
@@ -106,6 +107,26 @@ def test_a_repeated_request_does_not_start_a_running_handler_again(pair: Pair) -
 
     assert pair.net.run(slow()) == Text(b"hello")
     assert pair.counters(pair.one)["requests_resent"] > 2
+    assert len(pair.handled) == 1
+
+
+@pytest.mark.parametrize(("slow_s", "done"), [(20.0, True), (RPC_WORKING_S_MAX + RPC_DEADLINE_S + 1.0, False)])
+def test_who_is_at_work_is_not_silent_but_is_not_waited_for_for_ever(pair: Pair, slow_s: float, done: bool) -> None:
+    pair.gate = asyncio.Event()
+
+    async def slow() -> Text | str:
+        call = asyncio.create_task(pair.call())
+        await asyncio.sleep(slow_s)
+        assert pair.gate is not None
+        pair.gate.set()
+        try:
+            return await call
+        except SilentError:
+            return "given up"
+
+    assert pair.net.run(slow()) == (Text(b"hello") if done else "given up")
+    assert pair.counters(pair.one)["answers_awaited"] > 2
+    assert pair.counters(pair.one)["silences"] == (not done)
     assert len(pair.handled) == 1
 
 
