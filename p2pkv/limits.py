@@ -135,7 +135,8 @@ LINK_CHARS_MAX = 6 + 3 * (KEY_BYTES_MAX + NAME_BYTES_MAX) + 44
 STOCK_VALUE_BYTES_MAX = 6 * KIB  # of a value put by a stock peer: an answer that carries it fits RPC_PAYLOAD_BYTES_MAX
 NODES_IN_ANSWER_MAX = 20  # 20 x about 48 bytes
 # Versions of one answer: the payload less nodes, digest, cursor and msgpack heads.
-RECORDS_ANSWER_BYTES_MAX = RPC_PAYLOAD_BYTES_MAX - NODES_IN_ANSWER_MAX * 48 - 160
+ATOMIC_BATCHES_PER_PAGE_MAX = 16  # that versions of one page wait in: their ids are in every answer of the page
+RECORDS_ANSWER_BYTES_MAX = RPC_PAYLOAD_BYTES_MAX - NODES_IN_ANSWER_MAX * 48 - ATOMIC_BATCHES_PER_PAGE_MAX * 18 - 160
 RECORDS_STORE_BYTES_MAX = RPC_PAYLOAD_BYTES_MAX - KEY_BYTES_MAX - 160  # versions of one store request
 RESULT_BYTES = 24  # of the answer to one version stored: code and the usual detail
 RECORDS_ANSWER_MAX = 1000  # versions of one answer
@@ -277,6 +278,20 @@ BALLOT_MAX = 1 << 62  # an acceptor takes no higher one
 BALLOT_STEP_MAX = 1 << 32  # beyond the last promise: exhausting the numbers takes a stranger 2^30 requests a record
 CONSENSUS_ROUNDS_MAX = 24  # ballots that one put tries before it says that others got ahead
 CONSENSUS_BACKOFF_S = 0.02  # doubled a few times, drawn at random
+
+# --- Atomic batches ---
+ATOMIC_RECORDS_MAX = 1000  # of one batch
+ATOMIC_BYTES_MAX = 64 * MIB  # values of one batch that are held at once
+ATOMIC_KEYS_AT_ONCE_MAX = 16  # whose records are stored side by side
+ATOMIC_RETRIES_MAX = 3  # of a decision whose outcome is unknown
+ATOMIC_RETRY_S = 1.0
+ATOMIC_ROUND_S = 5.0  # between two looks at what waits here
+ATOMIC_LOOK_S = 10.0  # what waits for longer may be decided already: its replicas ask
+ATOMIC_PENDING_S = 60.0  # what is not decided then is aborted: its writer has gone, or is too slow
+ATOMIC_TURN_S = 5.0  # later, for each replica that is nearer
+ATOMIC_PAGES_MAX = 256  # looked after in one round
+ATOMIC_VERDICTS_KEPT_MAX = 4096  # decisions that need not be asked for again
+ATOMIC_DECISION_S = 2 * TOMBSTONE_S  # decisions outlive every replica that may come back with a pending version
 
 # --- Chunks between peers ---
 CHUNKS_ASKED_MAX = 128  # ids of one question: 128 x 34 bytes

@@ -74,6 +74,11 @@ def decode(page_id: int, crc: int, data: bytes) -> Version | None:
         return None
 
 
+def state_of(version: Version) -> int:
+    """The column `dead`: 0 of what lives, 1 of a tombstone, 2 of what waits in an atomic batch."""
+    return 2 if version.pending else int(version.dead)
+
+
 class Batch:
     """Stages writes in order; `flush` then writes what they came to."""
 
@@ -210,5 +215,6 @@ class Batch:
             self._database.execute("DELETE FROM versions WHERE page = ? AND name = ? AND owner = ?", at)
             return
         data = encode(version)
-        row = (page_id, name, owner, version.clock, version.dead, version.expires_ms, checksum(page_id, data), data)
+        state = state_of(version)
+        row = (page_id, name, owner, version.clock, state, version.expires_ms, checksum(page_id, data), data)
         self._database.execute(_UPSERT, row)

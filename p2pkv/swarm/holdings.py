@@ -58,8 +58,9 @@ class Holdings:
 
     async def _look(self, place: Place) -> Holding:
         # One question that brings a small page into the store's cache; the marker is first in the order of time.
-        head = (await self.store.read(RangeQuery(place, limit=1, dead=True))).versions
-        info = await self.store.page(place) if head else None
+        found = await self.store.read(RangeQuery(place, limit=1, dead=True))
+        head = found.versions
+        info = await self.store.page(place) if head or found.batches else None
         split = bool(head) and head[0].name == SPLIT_NAME
         fresh = Holding(split, info.total if info else 0, info.size_bytes if info else 0)
         holding = self._known.setdefault(place, fresh)

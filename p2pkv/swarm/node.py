@@ -19,11 +19,13 @@ from p2pkv.outcomes import ReplicaInfo
 from p2pkv.storage.interface import RangeQuery, Store
 from p2pkv.swarm.advertising import Advertising
 from p2pkv.swarm.agreement import Acceptor, Agreement
+from p2pkv.swarm.atomic_writing import AtomicWriter
 from p2pkv.swarm.batch_writing import BatchWriter
 from p2pkv.swarm.bulk_chunks import BulkTransport
 from p2pkv.swarm.chunks import ChunkKeeper, ChunkSwarm
 from p2pkv.swarm.collecting import Collecting
 from p2pkv.swarm.contact import Contact
+from p2pkv.swarm.decisions import Decisions
 from p2pkv.swarm.environment import Address, Environment
 from p2pkv.swarm.handing import Handing
 from p2pkv.swarm.handover import Handover
@@ -42,7 +44,9 @@ from p2pkv.swarm.reading import Reader
 from p2pkv.swarm.records import RecordSwarm
 from p2pkv.swarm.repair import Repair
 from p2pkv.swarm.replica import Replica
+from p2pkv.swarm.resolving import Resolving
 from p2pkv.swarm.server import PeerServer
+from p2pkv.swarm.settling import Settling
 from p2pkv.swarm.sources import Sources
 from p2pkv.swarm.subscription import Network
 from p2pkv.swarm.summaries import Summaries, Summing
@@ -111,7 +115,11 @@ class SwarmNode:
         agreement = Agreement(
             protocol, self.lookups, acceptor, self.neighbourhood, self.writer, reader, self.identity, env
         )
-        self.records = RecordSwarm(self.writer, reader, agreement, self.identity.public_key)
+        self.decisions = Decisions(reader, self.writer, agreement, env)
+        settling = Settling(self.decisions, self.sources, self.writer)
+        self.sources.settle = settling.settle
+        atomic = AtomicWriter(self.writer, self.decisions, env)
+        self.records = RecordSwarm(self.writer, reader, agreement, atomic, self.identity.public_key)
         self.mover = Mover(self.store, holdings, self.writer, self.sources, self.neighbourhood, env)
         self.mover.start()
         self.bulk = BulkTransport(protocol, self.server.endpoint, keeper, env)
@@ -131,9 +139,13 @@ class SwarmNode:
         self.collecting = Collecting(
             protocol, self.lookups, keeper, self.chunks, self.neighbourhood, env, self.upkeep.counters
         )
+        self.resolving = Resolving(
+            self.replica, self.decisions, settling, self.neighbourhood, env, self.upkeep.counters
+        )
         self.upkeep.start()
         self.tending.start()
         self.collecting.start()
+        self.resolving.start()
         self._register(acceptor, keeper)
         self._wire_watching()
 
@@ -176,6 +188,7 @@ class SwarmNode:
         if hasattr(self, "watching"):
             await self.watching.close()
         if hasattr(self, "records"):
+            await self.resolving.close()
             await self.tending.close()
             await self.collecting.close()
             await self.upkeep.close()

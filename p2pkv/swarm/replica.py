@@ -6,18 +6,22 @@ coordinators in `writing.py` and `reading.py` use it for this peer's own share a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
 from p2pkv import messages, wire
+from p2pkv.core import atomic
 from p2pkv.core.clock import HybridClock
 from p2pkv.core.pages import PageName, page_of, place_of_page
-from p2pkv.core.records import Flag, Version, check_key, check_shape, encoded_bytes
+from p2pkv.core.records import Flag, Version, check_key, check_shape, content_hash, encoded_bytes
 from p2pkv.core.replication import digest_of, position
 from p2pkv.errors import RemoteError
 from p2pkv.ids import ID_BYTES, Place
 from p2pkv.limits import (
+    ATOMIC_BATCHES_PER_PAGE_MAX,
     NAME_BYTES_MAX,
     NAMES_ASKED_MAX,
     RECORDS_ANSWER_BYTES_MAX,
@@ -30,12 +34,14 @@ from p2pkv.limits import (
 from p2pkv.messages import StoreResult
 from p2pkv.outcomes import Order
 from p2pkv.storage.interface import (
+    DropVersion,
     PutVersion,
     QuotaExceededError,
     RangeQuery,
     Result,
     Store,
     StoreFailedError,
+    Write,
     WriteOutcome,
 )
 from p2pkv.swarm.environment import Environment
@@ -49,6 +55,7 @@ _ALREADY = StoreResult(messages.ALREADY)
 _SPLIT = StoreResult(messages.SPLIT, "the page is split")
 _CODES = {Result.STORED: messages.STORED, Result.ALREADY: messages.ALREADY, Result.STALE: messages.STALE}
 
+OWNED: Final = "the record belongs to "
 StockValue = wire.Scalar
 OnStored = Callable[[Place, list[Version]], None]
 _stock_encoder = msgspec.msgpack.Encoder()
@@ -80,6 +87,7 @@ class Replica:
         self._env = env
         self._neighbourhood = neighbourhood
         self.on_stored: OnStored | None = None  # told what became durable here, before the writer is
+        self.waits = asyncio.Event()  # something was stored here that waits in a batch
 
     # --- answering peers ---
 
@@ -125,10 +133,11 @@ class Replica:
         self, key: bytes, versions: list[Version], places: list[Place], *, signed_here: bool = False
     ) -> list[StoreResult]:
         """Judge and keep versions; what is said to be stored is durable. `signed_here`: by this very peer, just now."""
-        results = await self._judge(key, versions, places, signed_here=signed_here)
+        released: list[Write] = []
+        results = await self._judge(key, versions, places, released, signed_here=signed_here)
         kept = [index for index, result in enumerate(results) if result is None]
-        outcomes = await self._commit([PutVersion(places[i], key, versions[i]) for i in kept])
-        for index, outcome in zip(kept, outcomes, strict=True):
+        outcomes = await self._commit([*(PutVersion(places[i], key, versions[i]) for i in kept), *released])
+        for index, outcome in zip(kept, outcomes, strict=False):
             results[index] = outcome
         await self._note([(versions[i], places[i]) for i in kept if results[i] == _STORED])
         return [result for result in results if result is not None]
@@ -152,7 +161,7 @@ class Replica:
         split = (await self.holdings.of(place)).split
         now_s = self._env.now_s()
         versions = [v for v in result.versions if not v.flags & Flag.SPLIT] if split else result.versions
-        if split and any(version.name for version in versions):
+        if split and (result.batches or any(version.name for version in versions)):
             self.holdings.leftover(place)
         order: Order = "name" if request.by_name else "time"
         return messages.FindRecordsReply(
@@ -163,22 +172,26 @@ class Replica:
             end=position(result.versions[-1], order) if result.versions else None,
             split=split,
             mine=self._neighbourhood.keeps(place),
+            batches=result.batches,
         )
 
     async def find_names(self, request: messages.FindNames) -> messages.FindNamesReply:
         """What lies under the names, as many of them as fit one answer (at least one)."""
         place = Place(request.place)
         found: list[Version] = []
+        batches: set[bytes] = set()
         size_bytes = answered = 0
         for name in request.names:
             held = await self.store.read_name(place, name)
             size_bytes += sum(encoded_bytes(version) for version in held)
             if answered and size_bytes > RECORDS_ANSWER_BYTES_MAX:
                 break
-            found += held
+            found += [version for version in held if not version.pending]
+            batches.update(version.batch for version in held if version.pending)
             answered += 1
         split = (await self.holdings.of(place)).split
-        return messages.FindNamesReply(found, answered, split=split, mine=self._neighbourhood.keeps(place))
+        mine = self._neighbourhood.keeps(place)
+        return messages.FindNamesReply(found, answered, split=split, mine=mine, batches=sorted(batches))
 
     # --- stock kademlia peers ---
 
@@ -221,18 +234,42 @@ class Replica:
     # --- acceptance ---
 
     async def _judge(
-        self, key: bytes, versions: list[Version], places: list[Place], *, signed_here: bool
+        self, key: bytes, versions: list[Version], places: list[Place], released: list[Write], *, signed_here: bool
     ) -> list[StoreResult | None]:
-        """What is said of versions that are not kept; None for each that is to be committed."""
+        """What is said of versions that are not kept; None for each that is to be committed.
+
+        `released`: what is to be dropped in the same step, because its plain version is kept.
+        """
         held = await self.store.read_names([(place, v.name) for place, v in zip(places, versions, strict=True)])
         split = {place: (await self.holdings.of(place)).split for place in set(places)}
+        for version, place, standing in zip(versions, places, held, strict=True):
+            if standing and not split[place]:
+                twins = atomic.twins(version, standing)
+                released += [DropVersion(place, *twin.identity, content_hash(twin)) for twin in twins]
+        batches = await self._batches(versions, places)
         return [
-            self._judge_one(key, version, standing, split=split[place], signed_here=signed_here)
+            self._judge_one(
+                key, version, standing, split=split[place], signed_here=signed_here, batches=batches.get(place, [])
+            )
             for version, place, standing in zip(versions, places, held, strict=True)
         ]
 
+    async def _batches(self, versions: list[Version], places: list[Place]) -> dict[Place, list[bytes]]:
+        """The batches that versions wait in already, of those pages to which more are to come."""
+        coming = {place for version, place in zip(versions, places, strict=True) if version.flags & Flag.PENDING}
+        if coming:
+            self.waits.set()
+        return {place: (await self.store.read(RangeQuery(place, limit=1, pending=True))).batches for place in coming}
+
     def _judge_one(
-        self, key: bytes, version: Version, held: list[Version], *, split: bool, signed_here: bool
+        self,
+        key: bytes,
+        version: Version,
+        held: list[Version],
+        *,
+        split: bool,
+        signed_here: bool,
+        batches: list[bytes],
     ) -> StoreResult | None:
         try:
             check_shape(version)
@@ -242,6 +279,10 @@ class Replica:
             return _SPLIT
         if version in held:
             return _ALREADY
+        if held and atomic.twins(version, held):
+            return None  # it was judged when it began to wait
+        if version.pending and (result := _in_the_way(key, version, held, batches)):
+            return result
         refusal = self._refusal(key, version, held, signed_here=signed_here)
         return StoreResult(messages.REFUSED, refusal) if refusal else None
 
@@ -262,10 +303,10 @@ class Replica:
         for standing in held:
             foreign = standing.flags & Flag.OWN and standing.author != version.author
             if foreign and not standing.dead and not standing.expired(self._env.now_s()):
-                return f"the record belongs to {standing.author.hex()[:16]}"
+                return f"{OWNED}{standing.author.hex()[:16]}"
         return ""
 
-    async def _commit(self, writes: list[PutVersion]) -> list[StoreResult]:
+    async def _commit(self, writes: list[Write]) -> list[StoreResult]:
         try:
             outcomes = await self.store.commit(writes) if writes else []
         except QuotaExceededError as error:
@@ -275,16 +316,30 @@ class Replica:
         self._tell(writes, outcomes)
         return [_result(outcome) for outcome in outcomes]
 
-    def _tell(self, writes: list[PutVersion], outcomes: list[WriteOutcome]) -> None:
-        """Whoever watches the places of what is new."""
+    def _tell(self, writes: list[Write], outcomes: list[WriteOutcome]) -> None:
+        """Whoever watches the places of what is new. What waits in a batch is nobody's business yet."""
         if self.on_stored is None:
             return
         new: dict[Place, list[Version]] = {}
         for write, outcome in zip(writes, outcomes, strict=True):
-            if outcome.result is Result.STORED:
+            if outcome.result is not Result.STORED or not isinstance(write, PutVersion):
+                continue
+            if not write.version.flags & Flag.PENDING:
                 new.setdefault(write.place, []).append(write.version)
         for place, versions in new.items():
             self.on_stored(place, versions)
+
+
+def _in_the_way(key: bytes, version: Version, held: list[Version], batches: list[bytes]) -> StoreResult | None:
+    """Why a version need not, or cannot, wait here in its batch."""
+    if key.startswith(atomic.BATCH_KEYS):
+        return StoreResult(messages.REFUSED, "a decision waits for nothing")
+    standing = atomic.in_the_way(version, held)
+    if standing is not None:
+        return _ALREADY if standing == atomic.plain(version) else StoreResult(messages.STALE, current=standing)
+    if version.batch not in batches and len(batches) >= ATOMIC_BATCHES_PER_PAGE_MAX:
+        return StoreResult(messages.REFUSED, "too many batches wait in its page")
+    return None
 
 
 def _crowded(version: Version, held: list[Version]) -> str:
@@ -344,4 +399,5 @@ def _query(request: messages.FindRecords) -> RangeQuery:
         limit=max(1, min(request.limit, limit)),
         bytes_max=bytes_max,
         dead=True,
+        pending=request.pending,
     )

@@ -21,11 +21,11 @@ def genuine(key: bytes, version: Version) -> bool:
     """Was the version signed by its author? A stock peer's value and a split marker claim none."""
     if version.flags & (Flag.STOCK | Flag.SPLIT):
         return True
-    text = signed_bytes(key, version)
-    if len(version.signature) == batches.SIGNATURE_BYTES:
-        return verify(version.author, text, version.signature)
-    root = batches.root_of(text, version.signature)
-    return root is not None and _root_signed(version.author, root, version.signature[: batches.SIGNATURE_BYTES])
+    text, signature = signed_bytes(key, version), version.signature[len(version.batch) :]
+    if len(signature) == batches.SIGNATURE_BYTES:
+        return verify(version.author, text, signature)
+    root = batches.root_of(text, signature)
+    return root is not None and _root_signed(version.author, root, signature[: batches.SIGNATURE_BYTES])
 
 
 @lru_cache(BATCH_ROOTS_KEPT_MAX)
