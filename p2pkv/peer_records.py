@@ -13,11 +13,12 @@ import msgspec
 
 from p2pkv.core.drafts import Change, Draft
 from p2pkv.core.records import Flag, version_token
-from p2pkv.errors import InvalidError, NotFoundError
+from p2pkv.errors import IncompleteError, InvalidError, NotFoundError
 from p2pkv.files.concurrency import each_job, run_jobs
 from p2pkv.limits import ATOMIC_KEYS_AT_ONCE_MAX, BATCH_RECORDS_MAX
 from p2pkv.outcomes import Acks, BatchChange, BatchOutcome, BatchRecord, Order, PutOutcome, Record
 from p2pkv.peer_events import Events, shown
+from p2pkv.swarm.atomic_writing import untouched
 from p2pkv.swarm.environment import Environment
 from p2pkv.swarm.node import SwarmNode
 from p2pkv.translation import (
@@ -107,8 +108,11 @@ class PeerRecords:
         keys = [checked_key(change.key) for change in wanted]
         check_batch(keys, wanted)
         jobs = each_job(lambda change: self._batch_draft(change, acks), wanted)
-        async with aclosing(run_jobs(jobs, limit=ATOMIC_KEYS_AT_ONCE_MAX, ordered=True)) as made:
-            drafts = [draft async for draft in made]
+        try:
+            async with aclosing(run_jobs(jobs, limit=ATOMIC_KEYS_AT_ONCE_MAX, ordered=True)) as made:
+                drafts = [draft async for draft in made]
+        except IncompleteError as error:
+            raise untouched(error) from error
         drafted = [Change(key, draft) for key, draft in zip(keys, drafts, strict=True)]
         batch, outcomes = await self.node.records.put_batch(drafted, acks=acks)
         records = [

@@ -70,7 +70,7 @@ class AtomicWriter:
             _raise_faults(changes, tallies)
         except P2pkvError as error:
             await self._abort(batch)
-            raise _untouched(error) from error
+            raise untouched(error) from error
         return tallies
 
     async def _store(self, batch: bytes, key: bytes, changes: Sequence[Change], acks: Acks) -> list[Tally]:
@@ -170,7 +170,7 @@ def _stands_for_ever(tally: Tally) -> bool:
     return tally.newer is not None and bool(tally.newer.flags & Flag.ONCE)
 
 
-def _untouched(error: P2pkvError) -> P2pkvError:
+def untouched(error: P2pkvError) -> P2pkvError:
     """The same error, saying that nothing came of the batch."""
     error.args = (f"nothing of the batch was stored: {error}",)
     return error

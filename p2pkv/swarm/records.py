@@ -8,11 +8,11 @@ from itertools import islice
 
 from p2pkv.core.drafts import Change, Draft
 from p2pkv.core.records import ALWAYS, Flag, Period, Version, decode_cursor, version_token
-from p2pkv.errors import RefusedError
+from p2pkv.errors import P2pkvError, RefusedError
 from p2pkv.limits import ATOMIC_KEYS_AT_ONCE_MAX
 from p2pkv.outcomes import Acks, Order, PutOutcome
 from p2pkv.swarm.agreement import Agreement
-from p2pkv.swarm.atomic_writing import AtomicWriter, all_of
+from p2pkv.swarm.atomic_writing import AtomicWriter, all_of, untouched
 from p2pkv.swarm.reading import Reader
 from p2pkv.swarm.writing import Writer
 
@@ -56,7 +56,10 @@ class RecordSwarm:
             async with slots:
                 return await self._expanded(change)
 
-        expanded = await all_of(map(expand, changes))
+        try:
+            expanded = await all_of(map(expand, changes))
+        except P2pkvError as error:
+            raise untouched(error) from error
         batch, outcomes = await self.atomic.put([change for part in expanded for change in part], acks)
         rest = iter(outcomes)
         return batch, [list(islice(rest, len(part))) for part in expanded]

@@ -22,6 +22,7 @@ from p2pkv.errors import RemoteError
 from p2pkv.ids import ID_BYTES, Place
 from p2pkv.limits import (
     ATOMIC_BATCHES_PER_PAGE_MAX,
+    ATOMIC_IDS_BYTES_MAX,
     NAME_BYTES_MAX,
     NAMES_ASKED_MAX,
     RECORDS_ANSWER_BYTES_MAX,
@@ -156,7 +157,11 @@ class Replica:
 
     async def find(self, request: messages.FindRecords) -> messages.FindRecordsReply:
         place = _place(request.place)
-        result = await self.store.read(_query(request))
+        query = _query(request)
+        result = await self.store.read(query)
+        if result.batches:  # their ids want room in the answer
+            query = msgspec.structs.replace(query, bytes_max=query.bytes_max - ATOMIC_IDS_BYTES_MAX)
+            result = await self.store.read(query)
         # Asked behind the reading: records leave a split page, and what was read must not lack them unawares.
         split = (await self.holdings.of(place)).split
         now_s = self._env.now_s()
