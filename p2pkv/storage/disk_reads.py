@@ -66,7 +66,8 @@ def read_range(database: sqlite3.Connection, query: RangeQuery, now_s: float, da
     where, values = _conditions(query, span_of(query), now_s)
     columns = _COLUMNS[query.order]
     ordered = columns.replace(",", " DESC,") + " DESC" if query.reverse else columns
-    sql = f"SELECT id, name, clock, crc, data FROM versions WHERE page = ?{where} ORDER BY {ordered}"  # noqa: S608
+    source = "versions INDEXED BY versions_pending" if query.pending else "versions"  # which are few
+    sql = f"SELECT id, name, clock, crc, data FROM {source} WHERE page = ?{where} ORDER BY {ordered}"  # noqa: S608
     rows = database.execute(sql, (row[0], *values))
     try:
         found = collect(_sound(row[0], rows, damage), query, now_s)
