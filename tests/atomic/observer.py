@@ -28,10 +28,17 @@ class Observer:
         self.failed: set[int] = set()  # told that nothing of them is visible
         self.seen: set[int] = set()
         self.gets = 0
+        self.now_s: Callable[[], float] = lambda: 0.0
+        self.cuts_s: list[float] = []  # when the network parted; for a while peers do not know yet
+
+    def _near_cut(self, began_s: float, before_s: float, behind_s: float) -> bool:
+        now_s = self.now_s()
+        return any(cut_s - before_s <= now_s and began_s <= cut_s + behind_s for cut_s in self.cuts_s)
 
     async def put(self, peer: SimPeer, number: int, records: Sequence[At]) -> str:
         """Put a batch; what its user was told."""
         self.batches[number] = list(records)
+        began_s = self.now_s()
         changes = [BatchChange(key, b"%d" % number, name=name) for key, name in records]
         try:
             await peer.put_batch(changes)
@@ -41,6 +48,8 @@ class Observer:
             assert number not in self.seen, f"batch {number} was seen, and its user is told: {error}"
             self.failed.add(number)
             return "failed"
+        if self._near_cut(began_s, 1, 1):
+            return "unknown"
         self._raise(number)
         return "done"
 
@@ -49,11 +58,14 @@ class Observer:
             self.floor[at] = max(self.floor.get(at, 0), number)
 
     async def get(self, key: str, records: Callable[[], AsyncIterator[Record]], name: str | None = None) -> None:
-        """One get, judged where it is complete. Of a record that is replaced while the get goes on, it may show both."""
+        """One get, judged where it is complete. Of a record that is replaced meanwhile it may show both versions."""
         floor = {at: least for at, least in self.floor.items() if at[0] == key and name in (None, at[1])}
+        began_s = self.now_s()
         try:
             found = [(record.name, int(record.value or b"0")) async for record in records()]
         except (IncompleteError, UnreachableError):
+            return
+        if self._near_cut(began_s, 0, 10):
             return
         self.gets += 1
         for at, least in floor.items():

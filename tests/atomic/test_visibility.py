@@ -11,6 +11,8 @@ import pytest
 
 from p2pkv.testing import SimSwarm
 from tests.atomic.observer import At, Observer, crash_after, until_read, waiting
+from tests.histories.history import History
+from tests.histories.nemesis import Fault, crash_and_return, cut_and_heal, storm, torment
 from tests.pages.checker import bound
 
 KEYS = ["alpha", "beta", "gamma"]
@@ -153,6 +155,43 @@ def batches_while_pages_split(seed: int) -> None:
         end(swarm, observer, told, swarm.up)
 
 
+def batches_under_torment(seed: int, faults: list[Fault], *, rounds: int) -> None:
+    """Three writers, each with records of its own under keys of all, while peers come and go and the network breaks."""
+    observer, told, history = Observer(), dict[int, str](), History()
+    with SimSwarm(12, seed=seed) as swarm:
+        observer.now_s, observer.cuts_s = lambda: swarm.now_s, history.cuts_s
+
+        async def write(writer: int) -> None:
+            rng = random.Random(f"{seed} {writer}")
+            for number in range(writer, 3 * rounds, 3):
+                peer = swarm.peers[rng.choice(swarm.up)]
+                told[number] = await observer.put(peer, number, [(key, f"of {writer}") for key in KEYS])
+                await asyncio.sleep(rng.uniform(0, 8))
+
+        async def work() -> None:
+            tormentor = asyncio.create_task(torment(swarm, random.Random(seed), faults, history))
+            await asyncio.gather(*(write(writer) for writer in (1, 2, 3)))
+            tormentor.cancel()
+            await asyncio.gather(tormentor, return_exceptions=True)
+
+        observed(swarm, observer, work, seed)
+        assert "done" in told.values()
+        for _ in range(60):
+            swarm.run_for(seconds=10)
+            if not swarm.run(waiting(swarm, swarm.up)):
+                break
+        assert not swarm.run(waiting(swarm, swarm.up)), "something waits still"
+        for writer in (1, 2, 3):
+            found = [swarm.run(until_read(swarm.peers[index], key)) for key in KEYS for index in (0, 5, 9)]
+            shown = {answer.get(f"of {writer}") for answer in found}
+            assert len(shown) == 1, f"a part of a batch: {shown}"
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_no_get_sees_a_part_of_a_batch_under_crashes_and_storms(seed: int) -> None:
+    batches_under_torment(seed, [crash_and_return, storm], rounds=6)
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_no_get_sees_a_part_of_a_batch_under_loss(seed: int) -> None:
     batches_under_loss(seed)
@@ -176,7 +215,11 @@ def test_a_writer_that_ends_at_any_step_leaves_all_or_nothing() -> None:
 @pytest.mark.parametrize("seed", range(100, 400))
 def test_many_seeds(seed: int) -> None:
     rng = random.Random(seed)
-    match seed % 4:
+    match seed % 6:
+        case 4:
+            batches_under_torment(seed, [crash_and_return, storm], rounds=10)
+        case 5:
+            batches_under_torment(seed, [crash_and_return, storm, cut_and_heal], rounds=10)
         case 0:
             batches_under_loss(seed, deaths=rng.randrange(4), rounds=12)
         case 1:
