@@ -70,7 +70,7 @@ class Acceptor:
         version = request.version
         place = _check(request.key, version.name, request.ballot)
         check_shape(version)
-        if version.flags & Flag.STOCK or not genuine(request.key, version):
+        if version.flags & (Flag.STOCK | Flag.PENDING) or not genuine(request.key, version):
             raise RemoteError("damaged", "its signature does not hold")
         if not self._replica.trusts(version):
             raise RemoteError("refused", "its clock runs too far ahead")

@@ -32,6 +32,14 @@ class Decisions:
         self._env = env
         self._known: OrderedDict[bytes, Verdict] = OrderedDict()
 
+    def known(self, batch: bytes) -> Verdict | None:
+        """What was decided, as far as it is remembered here."""
+        return self._known.get(batch)
+
+    def is_given_up(self, batch: bytes) -> bool:
+        """Is it known here that nothing of the batch will ever be seen?"""
+        return self._known.get(batch) is Verdict.ABORTED
+
     async def of(self, batch: bytes) -> Verdict | None:
         """What was decided; None: nothing yet. Raises IncompleteError, UnreachableError where that cannot be known."""
         known = self._known.get(batch)

@@ -118,6 +118,7 @@ class SwarmNode:
         self.decisions = Decisions(reader, self.writer, agreement, env)
         settling = Settling(self.decisions, self.sources, self.writer)
         self.sources.settle = settling.settle
+        self.replica.is_given_up = self.decisions.is_given_up
         atomic = AtomicWriter(self.writer, self.decisions, env)
         self.records = RecordSwarm(self.writer, reader, agreement, atomic, self.identity.public_key)
         self.mover = Mover(self.store, holdings, self.writer, self.sources, self.neighbourhood, env)

@@ -78,6 +78,10 @@ def stock_bytes_of(versions: list[Version]) -> dict[bytes, bytes]:
     return {v.body: stock_bytes(v) for v in versions if v.flags & Flag.STOCK and not v.dead}
 
 
+def _unknown(batch: bytes) -> bool:
+    return False
+
+
 class Replica:
     """This peer's share of the swarm's records."""
 
@@ -88,6 +92,7 @@ class Replica:
         self._env = env
         self._neighbourhood = neighbourhood
         self.on_stored: OnStored | None = None  # told what became durable here, before the writer is
+        self.is_given_up: Callable[[bytes], bool] = _unknown  # of a batch, by its id
         self.waits = asyncio.Event()  # something was stored here that waits in a batch
 
     # --- answering peers ---
@@ -286,6 +291,8 @@ class Replica:
             return _ALREADY
         if held and atomic.twins(version, held):
             return None  # it was judged when it began to wait
+        if version.pending and self.is_given_up(version.batch):
+            return StoreResult(messages.REFUSED, "its batch was given up")  # others may bring it once more
         if version.pending and (result := _in_the_way(key, version, held, batches)):
             return result
         refusal = self._refusal(key, version, held, signed_here=signed_here)

@@ -2,9 +2,10 @@
 
 Theory of operation. While anything waits here, this peer looks at it every few seconds. After a while it asks what
 became of the batch; when a batch is still not decided after ATOMIC_PENDING_S, its writer is taken for gone, and the
-batch is decided to be aborted: by the nearest replica first, the others later. Deciding is write-once, so a writer that
-was only slow is refused, and a replica that comes too late learns that it was committed. What is aborted is dropped;
-what is committed is stored plainly at a majority of its replicas, and dropped where it is no more needed.
+batch is decided to be aborted: by the nearest replica first, the others later. The time is that of this peer, since it
+first met the batch: a writer's clock may be wrong by minutes. Deciding is write-once, so a writer that was only slow is
+refused, and a replica that comes too late learns that it was committed. What is aborted is dropped; what is committed
+is stored plainly at a majority of its replicas, and dropped where it is no more needed.
 
 Owns the rounds and their pace.
 """
@@ -59,6 +60,7 @@ class Resolving:
         self._neighbourhood = neighbourhood
         self._env = env
         self._counters = counters
+        self._since_s: dict[bytes, float] = {}  # when each batch was first met here, by the loop's clock
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -85,14 +87,15 @@ class Resolving:
     async def round(self) -> bool:
         """Look at what waits here once; True where some of it may be left."""
         pages = await self._store.waiting(ATOMIC_PAGES_MAX)
+        before_s, self._since_s = self._since_s, {}
         for page in pages:
             try:
-                await self._page(page)
+                await self._page(page, before_s)
             except _TROUBLE as error:
                 log.info("what waits in a batch could not be ended yet: %s", error)
         return bool(pages)
 
-    async def _page(self, page: PageInfo) -> None:
+    async def _page(self, page: PageInfo, before_s: dict[bytes, float]) -> None:
         batches: dict[bytes, list[Version]] = defaultdict(list)
         after: Cursor | None = None
         while True:
@@ -103,14 +106,17 @@ class Resolving:
             if not result.more:
                 break
             after = position(result.versions[-1], "time")
+        now_s = asyncio.get_running_loop().time()
+        for batch in batches:
+            self._since_s.setdefault(batch, before_s.get(batch, now_s))
         for batch, versions in batches.items():
             await self._batch(page, batch, versions)
 
     async def _batch(self, page: PageInfo, batch: bytes, versions: list[Version]) -> None:
         """What waits in one page of one batch."""
-        age_s = self._env.now_s() - max(version.time_s for version in versions)
+        age_s = asyncio.get_running_loop().time() - self._since_s[batch]
         turn_s = self._neighbourhood.rank(page.place) * ATOMIC_TURN_S
-        if age_s < ATOMIC_LOOK_S + turn_s:
+        if age_s < ATOMIC_LOOK_S + turn_s and self._decisions.known(batch) is None:
             return
         verdict = await self._decisions.of(batch)
         if verdict is None and age_s >= ATOMIC_PENDING_S + turn_s:

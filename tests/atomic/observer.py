@@ -92,7 +92,7 @@ class Observer:
 
                 await self.get(key, records, name)
             await asyncio.sleep(rng.uniform(0, pause_s))
-            pause_s = min(1.03 * pause_s, 2.0)
+            pause_s = min(1.05 * pause_s, 5.0)
 
 
 async def until_read(peer: SimPeer, key: str) -> dict[str, bytes | None]:

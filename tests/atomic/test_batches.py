@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import pytest
 
-from p2pkv.core.atomic import Verdict
+from p2pkv.core.atomic import Verdict, decision_key
 from p2pkv.core.pages import place_of_page
+from p2pkv.core.records import DECISION_NAME
 from p2pkv.errors import IncompleteError, InvalidError, RefusedError
 from p2pkv.outcomes import BatchChange, BatchOutcome
+from p2pkv.swarm.collecting import ended_before
 from p2pkv.testing import SimPeer, SimSwarm
 from tests.atomic.observer import waiting
 from tests.pages.checker import bound, pages_of
@@ -331,3 +334,29 @@ def test_what_makes_no_sense_is_refused_before_anything_is_sent() -> None:
             with pytest.raises(InvalidError):
                 swarm.run(put(changes))
         assert swarm.run(waiting(swarm, swarm.up)) == 0
+
+
+def test_a_decision_is_kept_for_60_days_and_then_forgotten() -> None:
+    with SimSwarm(12, seed=17) as swarm:
+        outcome = swarm.run(swarm.peers[0].put_batch(CHANGES))
+        key = decision_key(bytes.fromhex(outcome.batch))
+        (decision,) = swarm.run(swarm.peers[3].node.records.reader.read_name_raw(key, DECISION_NAME))
+        day_s = 86_400.0
+        assert decision.expires_ms / 1000 == pytest.approx(decision.time_s + 60 * day_s, abs=1)
+        assert not ended_before(decision, decision.time_s + 59 * day_s)
+        assert ended_before(decision, decision.time_s + 61 * day_s)
+        swarm.run(swarm.peers[0].put("a", b"for ever", name="once", once=True, ttl_s=60))
+        (once,) = swarm.run(swarm.peers[3].node.records.read_name(b"a", b"once"))
+        assert not ended_before(once, once.time_s + 1000 * day_s)
+
+
+def test_a_writer_whose_clock_is_minutes_behind_is_not_taken_for_gone() -> None:
+    with SimSwarm(12, seed=18) as swarm:
+        writer = swarm.peers[0].node
+        writer.writer._env = dataclasses.replace(writer.env, now_s=lambda: swarm.peers[1].env.now_s() - 240)
+        halted = Halted(swarm, swarm.peers[0], decided=False)
+        task = halted.begin(CHANGES)
+        swarm.run_for(seconds=40)
+        halted.let_go()
+        swarm.run(ended(task))
+        assert swarm.run(values(swarm.peers[4], "a")) == {"x": b"new", "y": b"new"}
