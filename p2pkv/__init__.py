@@ -14,12 +14,14 @@ from p2pkv.version import VERSION as __version__  # noqa: N811
 if TYPE_CHECKING:
     from p2pkv.client import Client as Client
     from p2pkv.errors import P2pkvError as P2pkvError
+    from p2pkv.outcomes import BatchChange as BatchChange
     from p2pkv.outcomes import FileInfo as FileInfo
     from p2pkv.outcomes import PutOutcome as PutOutcome
     from p2pkv.outcomes import Record as Record
     from p2pkv.peer import Peer as Peer
 
 _HOMES = {
+    "BatchChange": "p2pkv.outcomes",
     "Client": "p2pkv.client",
     "FileInfo": "p2pkv.outcomes",
     "P2pkvError": "p2pkv.errors",
@@ -28,7 +30,7 @@ _HOMES = {
     "Record": "p2pkv.outcomes",
 }
 
-__all__ = ["Client", "FileInfo", "P2pkvError", "Peer", "PutOutcome", "Record", "__version__"]
+__all__ = ["BatchChange", "Client", "FileInfo", "P2pkvError", "Peer", "PutOutcome", "Record", "__version__"]
 
 
 def __getattr__(name: str) -> object:

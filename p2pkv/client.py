@@ -16,13 +16,15 @@ import msgspec
 from yarl import URL
 
 from p2pkv.errors import InvalidError, UnreachableError
-from p2pkv.gateway import shapes
+from p2pkv.gateway import batches, shapes
 from p2pkv.gateway.targets import Value, file_target, query, segment, stream_name
 from p2pkv.gateway.ways import has_unix_sockets, loopback_of, no_peer
 from p2pkv.home import Home
 from p2pkv.limits import HTTP_BLOCK_BYTES, HTTP_FIELD_BYTES_MAX
 from p2pkv.outcomes import (
     Acks,
+    BatchChange,
+    BatchOutcome,
     ContactInfo,
     FileInfo,
     FileStat,
@@ -120,6 +122,15 @@ class Client:
         target = f"/v1/keys/{segment(key)}{query({'ttl': ttl_s, 'own': own, 'acks': acks})}"
         async for item in self._lines("POST", target, _value_lines(values), shapes.NDJSON):
             yield shapes.put_of(msgspec.convert(item, shapes.PutLine))
+
+    async def put_batch(self, changes: Iterable[BatchChange], *, acks: Acks = "quorum") -> BatchOutcome:
+        """Put and delete records of any keys, so that all of it becomes visible together, or nothing.
+
+        Raises RefusedError and IncompleteError as `Peer.put_batch` does.
+        """
+        target, headers = f"/v1/batch{query({'acks': acks})}", {"Content-Type": shapes.NDJSON}
+        async with self._request("POST", target, batches.body_of(changes), headers=headers) as response:
+            return batches.batch_of(shapes.decode(await response.read(), batches.BatchShape))
 
     async def get(
         self,

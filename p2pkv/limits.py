@@ -298,6 +298,22 @@ CONSENSUS_ROUNDS_MAX = 24  # ballots that one put tries before it says that othe
 CONSENSUS_BUSY_MAX = 3  # rounds that are tried again because acceptors were still catching up, some seconds each
 CONSENSUS_BACKOFF_S = 0.02  # doubled a few times, drawn at random
 
+# --- Atomic batches ---
+ATOMIC_RECORDS_MAX = 1000  # of one batch
+ATOMIC_BYTES_MAX = 64 * MIB  # values of one batch that are held at once
+ATOMIC_KEYS_AT_ONCE_MAX = 16  # whose records are stored side by side
+ATOMIC_BATCHES_PER_PAGE_MAX = 16  # that versions of one page wait in: their ids are in every answer of the page
+ATOMIC_IDS_BYTES_MAX = 18 * ATOMIC_BATCHES_PER_PAGE_MAX  # of these, with their msgpack heads
+ATOMIC_RETRIES_MAX = 3  # of a decision whose outcome is unknown
+ATOMIC_RETRY_S = 1.0
+ATOMIC_ROUND_S = 5.0  # between two looks at what waits here
+ATOMIC_LOOK_S = 5.0  # what waits for longer may be decided already: its replicas ask
+ATOMIC_PENDING_S = 60.0  # what is not decided then is aborted: its writer has gone, or is too slow
+ATOMIC_TURN_S = 5.0  # later, for each replica that is nearer
+ATOMIC_PAGES_MAX = 256  # looked after in one round
+ATOMIC_VERDICTS_KEPT_MAX = 4096  # decisions that need not be asked for again
+ATOMIC_DECISION_S = 2 * TOMBSTONE_S  # decisions outlive every replica that may come back with a pending version
+
 # --- Chunks between peers ---
 CHUNKS_ASKED_MAX = 128  # ids of one question: 128 x 34 bytes
 PIECE_BYTES = RPC_PAYLOAD_BYTES_MAX - 192  # of a chunk that travels by RPC: the payload less id, numbers and heads

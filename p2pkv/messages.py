@@ -66,6 +66,7 @@ class FindRecords(Message, frozen=True):
     limit: int = 1000
     digest_only: bool = False  # a digest of the run in place of the versions
     view: bytes = b""
+    pending: bool = False  # those that wait in batches, and no others
 
 
 class FindRecordsReply(Message, frozen=True):
@@ -77,6 +78,7 @@ class FindRecordsReply(Message, frozen=True):
     nodes: list[NodeTuple] = []
     split: bool = False  # the page is split; what it still holds is on its way to its children
     mine: bool = True  # the answerer counts itself among the page's replicas
+    batches: list[bytes] = []  # of all versions of the page that wait in batches; they are in no run
 
 
 class Summarize(Message, frozen=True):
@@ -103,6 +105,7 @@ class FindNamesReply(Message, frozen=True):
     nodes: list[NodeTuple] = []
     split: bool = False
     mine: bool = True
+    batches: list[bytes] = []  # that versions of the answered names wait in
 
 
 # --- consensus on one record (write-once and compare-and-set) ---

@@ -33,6 +33,32 @@ class PutOutcome(msgspec.Struct, frozen=True):
         return self.stored >= self.needed
 
 
+class BatchChange(msgspec.Struct, frozen=True):
+    """One record that an atomic batch puts or deletes. `value` is empty where it is deleted."""
+
+    key: bytes | str
+    value: bytes = b""
+    name: str | None = None  # None: a unique one that sorts by time
+    ttl_s: float | None = None
+    own: bool = False
+    delete: bool = False
+
+
+class BatchRecord(msgspec.Struct, frozen=True):
+    """One record's part in an atomic batch that was committed."""
+
+    key: bytes
+    outcome: PutOutcome
+    deleted: bool = False
+
+
+class BatchOutcome(msgspec.Struct, frozen=True):
+    """An atomic batch that was committed: every get from now on sees all of it."""
+
+    batch: str  # its id in hex
+    records: list[BatchRecord]
+
+
 class Record(msgspec.Struct, frozen=True):
     """One record of a key, as a reader sees it."""
 

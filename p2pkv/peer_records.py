@@ -11,18 +11,21 @@ from itertools import groupby
 
 import msgspec
 
-from p2pkv.core.drafts import Draft
+from p2pkv.core.drafts import Change, Draft
 from p2pkv.core.records import Flag, version_token
-from p2pkv.errors import InvalidError, NotFoundError
-from p2pkv.limits import BATCH_RECORDS_MAX
-from p2pkv.outcomes import Acks, Order, PutOutcome, Record
+from p2pkv.errors import IncompleteError, InvalidError, NotFoundError
+from p2pkv.files.concurrency import each_job, run_jobs
+from p2pkv.limits import ATOMIC_KEYS_AT_ONCE_MAX, BATCH_RECORDS_MAX
+from p2pkv.outcomes import Acks, BatchChange, BatchOutcome, BatchRecord, Order, PutOutcome, Record
 from p2pkv.peer_events import Events, shown
+from p2pkv.swarm.atomic_writing import untouched
 from p2pkv.swarm.environment import Environment
 from p2pkv.swarm.node import SwarmNode
 from p2pkv.translation import (
     INTERNAL_KEYS,
     Key,
     Translator,
+    check_batch,
     checked_key,
     checked_name,
     checked_period,
@@ -92,6 +95,48 @@ class PeerRecords:
         async for outcome in self.node.records.put_many(key, batch, acks=acks):
             self._events.put(key, outcome)
             yield outcome
+
+    async def put_batch(self, changes: Iterable[BatchChange], *, acks: Acks = "quorum") -> BatchOutcome:
+        """Put and delete records of any keys, so that all of it becomes visible together, or nothing.
+
+        When it returns, every get sees all of it. Raises RefusedError and IncompleteError where nothing of it is
+        visible, or ever will be; one IncompleteError says that it is unknown whether all of it is, or nothing.
+        """
+        if acks == "1":
+            raise InvalidError("an atomic batch needs a majority of the replicas", "give acks quorum or all")
+        wanted = list(changes)
+        keys = [checked_key(change.key) for change in wanted]
+        check_batch(keys, wanted)
+        jobs = each_job(lambda change: self._batch_draft(change, acks), wanted)
+        try:
+            async with aclosing(run_jobs(jobs, limit=ATOMIC_KEYS_AT_ONCE_MAX, ordered=True)) as made:
+                drafts = [draft async for draft in made]
+        except IncompleteError as error:
+            raise untouched(error) from error
+        drafted = [Change(key, draft) for key, draft in zip(keys, drafts, strict=True)]
+        batch, outcomes = await self.node.records.put_batch(drafted, acks=acks)
+        records = [
+            BatchRecord(key, min(parts, key=lambda part: part.stored), change.delete)
+            for key, change, parts in zip(keys, wanted, outcomes, strict=True)
+        ]
+        self._tell_batch(records)
+        return BatchOutcome(batch.hex(), records)
+
+    async def _batch_draft(self, change: BatchChange, acks: Acks) -> Draft:
+        if change.delete:
+            assert change.name is not None, "checked before"
+            return Draft(checked_name(change.name), int(Flag.TOMBSTONE))
+        flags = Flag.OWN if change.own else 0
+        return await self._translator.draft(
+            change.value, self._name(change.name), flags=flags, ttl_s=change.ttl_s, acks=acks
+        )
+
+    def _tell_batch(self, records: list[BatchRecord]) -> None:
+        for record in records:
+            if record.deleted:
+                self._events.emit("delete", key=shown(record.key), name=record.outcome.name, count=1)
+            else:
+                self._events.put(record.key, record.outcome)
 
     async def get(
         self,

@@ -5,7 +5,7 @@ Owns no state but the chunks that long values go to and come from.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 
 from p2pkv.core.drafts import Draft
 from p2pkv.core.records import ALWAYS, Flag, Period, Version, encode_cursor, version_token
@@ -13,13 +13,20 @@ from p2pkv.errors import IncompleteError, InvalidError
 from p2pkv.files.concurrency import Offload, in_thread
 from p2pkv.files.ports import Chunks
 from p2pkv.files.values import load_value, reasons, store_value
-from p2pkv.limits import INLINE_BYTES_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_IN_MEMORY_BYTES_MAX
-from p2pkv.outcomes import Acks, FolderOutcome, Order, PutOutcome, Record, TransferOutcome
+from p2pkv.limits import (
+    ATOMIC_BYTES_MAX,
+    ATOMIC_RECORDS_MAX,
+    INLINE_BYTES_MAX,
+    KEY_BYTES_MAX,
+    NAME_BYTES_MAX,
+    VALUE_IN_MEMORY_BYTES_MAX,
+)
+from p2pkv.outcomes import Acks, BatchChange, FolderOutcome, Order, PutOutcome, Record, TransferOutcome
 from p2pkv.swarm.replica import stock_bytes
 from p2pkv.units import Value, checked_value
 
 Key = bytes | str
-INTERNAL_KEYS = b"\0p2pkv/"  # folders; users' keys do not begin so
+INTERNAL_KEYS = b"\0p2pkv/"  # folders, and decisions of batches; users' keys do not begin so
 
 
 class Translator:
@@ -83,7 +90,7 @@ def checked_key(key: Key) -> bytes:
     if len(key_bytes) > KEY_BYTES_MAX:
         raise InvalidError(f"the key has {len(key_bytes)} bytes", f"a key has at most {KEY_BYTES_MAX}")
     if key_bytes.startswith(INTERNAL_KEYS):
-        raise InvalidError("keys that begin with \\0p2pkv/ hold files", "use the commands for files")
+        raise InvalidError("keys that begin with \\0p2pkv/ are p2pkv's own", "use the commands for files")
     return key_bytes
 
 
@@ -105,6 +112,24 @@ def checked_name(name: str) -> bytes:
     if not 0 < len(name_bytes) <= NAME_BYTES_MAX:
         raise InvalidError(f"the record's name has {len(name_bytes)} bytes", f"a name has 1 to {NAME_BYTES_MAX}")
     return name_bytes
+
+
+def check_batch(keys: Sequence[bytes], changes: Sequence[BatchChange]) -> None:
+    """Raise InvalidError where changes of these keys cannot be one atomic batch."""
+    if not 0 < len(changes) <= ATOMIC_RECORDS_MAX:
+        raise InvalidError(f"a batch of {len(changes)} records", f"an atomic batch has 1 to {ATOMIC_RECORDS_MAX}")
+    if sum(len(change.value) for change in changes) > ATOMIC_BYTES_MAX:
+        raise InvalidError("the values of the batch are too long", f"they have at most {ATOMIC_BYTES_MAX} bytes in all")
+    seen: set[tuple[bytes, str]] = set()
+    for key, change in zip(keys, changes, strict=True):
+        if change.delete and (change.name is None or change.value or change.ttl_s or change.own):
+            raise InvalidError("a deletion in a batch has a key and a name, and nothing else", "give just these")
+        if change.name is None:
+            continue
+        checked_name(change.name)
+        if (key, change.name) in seen:
+            raise InvalidError(f"record {change.name} is twice in the batch", "say once what is to become of it")
+        seen.add((key, change.name))
 
 
 def reached(outcome: PutOutcome, what: str) -> PutOutcome:

@@ -15,6 +15,7 @@ import msgspec
 
 from p2pkv import messages as m
 from p2pkv import wire
+from p2pkv.core.atomic import pending
 from p2pkv.core.batches import Batch, root_text
 from p2pkv.core.consensus import AcceptorState
 from p2pkv.core.erasure import Code, code_chunk
@@ -233,6 +234,7 @@ def versions() -> dict[str, Version]:
         "file": _signed(ALICE, name=b"cat.txt", flags=Flag.FILE, body=b"hello", meta=meta),
         "stock": stock,
         "split": split_marker(b"3a"),
+        "pending": pending(_signed(ALICE, body=b"21.4"), bytes(range(16))),
         **_batch(),
     }
 
@@ -339,7 +341,9 @@ def _messages() -> list[tuple[str, object]]:
         (m.FIND_RECORDS.name, m.FindRecords(PLACE, True, True, cursor, Cursor(0, b"a"), b"n", 10, True, view)),
         (m.FIND_RECORDS.name, m.FindRecordsReply([plain], False, digest_of([plain]), 1, cursor, NODES)),
         (m.FIND_NAMES.name, m.FindNames(PLACE, [b"now", b"mine"], view)),
+        (m.FIND_RECORDS.name, m.FindRecords(PLACE, pending=True)),
         (m.FIND_RECORDS.name, m.FindRecordsReply([], False, digest_of([]), 0, split=True)),
+        (m.FIND_RECORDS.name, m.FindRecordsReply([], False, digest_of([]), 0, batches=[bytes(range(16))])),
         (m.FIND_NAMES.name, m.FindNamesReply([plain], 2, NODES)),
         (m.FIND_NAMES.name, m.FindNamesReply([], 1, split=True)),
         (m.PREPARE.name, m.Prepare(KEY, b"now", ballot)),

@@ -16,11 +16,13 @@ import msgspec
 
 from p2pkv.commands.client_http import Body, Response, request
 from p2pkv.errors import InvalidError
-from p2pkv.gateway import shapes
+from p2pkv.gateway import batches, shapes
 from p2pkv.gateway.targets import Value, file_target, query, segment, stream_name
 from p2pkv.limits import HTTP_BATCH_BYTES_MAX, HTTP_BATCH_LINES_MAX
 from p2pkv.outcomes import (
     Acks,
+    BatchChange,
+    BatchOutcome,
     ContactInfo,
     FileInfo,
     FileStat,
@@ -84,6 +86,14 @@ class Client:
         for batch in _batches(values):
             lines = self._lines("POST", target, batch, shapes.NDJSON)
             yield from (shapes.put_of(msgspec.convert(line, shapes.PutLine)) for line in lines)
+
+    def put_batch(self, changes: Iterable[BatchChange], *, acks: Acks = "quorum") -> BatchOutcome:
+        """Put and delete records of any keys, all of them or none. Raises where nothing of it was stored."""
+        body = batches.body_of(changes)
+        response = self._request(
+            "POST", f"/v1/batch{query({'acks': acks})}", body, headers={"Content-Type": shapes.NDJSON}
+        )
+        return batches.batch_of(shapes.decode(_checked(response).read(), batches.BatchShape))
 
     def get(
         self,

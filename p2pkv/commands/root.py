@@ -14,6 +14,7 @@ TABLE = {
     "start": ("start", "run a peer until it is told to stop"),
     "stop": ("stop", "stop the peer of this home"),
     "put": ("put", "add records under a key"),
+    "batch": ("batch", "put and delete records of several keys, all or none"),
     "get": ("get", "print the values of a key, oldest first"),
     "count": ("count", "number of records of a key"),
     "delete": ("delete", "delete the records of a key, or one of them"),

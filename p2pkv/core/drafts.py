@@ -21,6 +21,13 @@ class Draft(msgspec.Struct, frozen=True):
     meta: bytes = b""
 
 
+class Change(msgspec.Struct, frozen=True):
+    """One record of an atomic batch: what is to stand under a key, or to be deleted there."""
+
+    key: bytes
+    draft: Draft
+
+
 class ChunkPut(msgspec.Struct, frozen=True):
     """One chunk's fate. `stored` replicas have it durably; `asked` should hold it; `needed` were required."""
 

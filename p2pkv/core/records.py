@@ -30,6 +30,8 @@ from p2pkv.limits import (
 
 SIGNING_CONTEXT: Final = b"p2pkv record version 1\x00"
 SPLIT_NAME: Final = b"\xff split"  # no UTF-8, so no user's record is called so
+DECISION_NAME: Final = b"\xff decision"  # of a batch (core.atomic)
+BATCH_ID_BYTES: Final = 16
 HASH_BYTES: Final = 16
 SIZE_BYTES_MAX: Final = (1 << 63) - 1
 
@@ -46,6 +48,11 @@ class Flag:
     FILE: Final = 32  # a file of a folder: meta is an encoded FileMeta
     SEALED: Final = 64  # the content is encrypted; the key lies in the link
     SPLIT: Final = 128  # no record: its page is split (core.pages)
+    PENDING: Final = 256  # waits in an atomic batch (core.atomic). Not signed: the plain version is the same without it
+
+
+_MARKED: Final = Flag.OWN | Flag.PENDING
+_UNSEEN: Final = Flag.TOMBSTONE | Flag.PENDING
 
 
 class Version(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -63,8 +70,22 @@ class Version(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     @property
     def owner(self) -> bytes:
-        """Part of the record's identity: the author's key with OWN, empty for a shared record."""
-        return self.author if self.flags & Flag.OWN else b""
+        """Part of the record's identity: the author's key with OWN, empty for a shared record.
+
+        A pending version has its batch's id behind it, so it lies beside the record that stands under its name.
+        """
+        if self.flags & _MARKED:
+            return (self.author if self.flags & Flag.OWN else b"") + self.batch
+        return b""
+
+    @property
+    def batch(self) -> bytes:
+        """The batch that a pending version waits in; empty for every other."""
+        return self.signature[:BATCH_ID_BYTES] if self.flags & Flag.PENDING else b""
+
+    @property
+    def pending(self) -> bool:
+        return bool(self.flags & Flag.PENDING)
 
     @property
     def identity(self) -> tuple[bytes, bytes]:
@@ -72,7 +93,8 @@ class Version(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     @property
     def dead(self) -> bool:
-        return bool(self.flags & Flag.TOMBSTONE)
+        """There is nothing to show: it is deleted, or waits in a batch."""
+        return bool(self.flags & _UNSEEN)
 
     @property
     def time_s(self) -> float:
@@ -126,14 +148,14 @@ _cursor_decoder = msgspec.msgpack.Decoder(Cursor)
 
 
 def signed_bytes(key: bytes, version: Version) -> bytes:
-    """What the author signs: every field but the signature, bound to the key."""
+    """What the author signs: every field but the signature, bound to the key; and not that it waits in a batch."""
     return SIGNING_CONTEXT + _encoder.encode(
         [
             key,
             version.name,
             version.clock,
             version.author,
-            version.flags,
+            version.flags & ~Flag.PENDING,
             version.expires_ms,
             version.size_bytes,
             version.body,
@@ -150,7 +172,10 @@ def encoded_bytes(version: Version) -> int:
 def content_hash(version: Version) -> bytes:
     """16 bytes that tell two versions of one record apart, whatever replica they lie on."""
     fields = (version.clock, version.author, version.flags, version.expires_ms, version.size_bytes)
-    return blake3(_encoder.encode([version.name, *fields, version.body, version.meta])).digest(length=HASH_BYTES)
+    parts = [version.name, *fields, version.body, version.meta]
+    if version.flags & Flag.PENDING:
+        parts.append(version.batch)
+    return blake3(_encoder.encode(parts)).digest(length=HASH_BYTES)
 
 
 def rank(version: Version) -> tuple[bool, int, bytes, bytes]:
@@ -198,6 +223,7 @@ def check_shape(version: Version) -> None:
         (not 0 <= flags < 1 << 32, "flags out of range"),
         (bool(flags & Flag.TOMBSTONE and version.body), "a tombstone has no body"),
         (stock and bool(flags & (Flag.OWN | Flag.ONCE | Flag.CHUNKED)), "a stock value is plain"),
+        (bool(flags & Flag.PENDING) and not _may_wait(version), "not a version that may wait in a batch"),
         (stock and not flags & Flag.TOMBSTONE and not _is_stock_value(version.body), "not a value of a stock peer"),
     )
     for broken, what in faults:
@@ -217,9 +243,15 @@ def _in_bounds(version: Version) -> bool:
         and 0 <= version.expires_ms <= CLOCK_MAX
         and 0 <= version.size_bytes <= SIZE_BYTES_MAX
         and 0 <= version.flags < 1 << 32
-        and not version.flags & Flag.STOCK
+        and not version.flags & (Flag.STOCK | Flag.PENDING)
         and not (version.flags & Flag.TOMBSTONE and version.body)
     )
+
+
+def _may_wait(version: Version) -> bool:
+    """Is it one of those that are merged, with a batch's id in front of its signature?"""
+    merged = not version.flags & (Flag.STOCK | Flag.ONCE)
+    return merged and version.name != DECISION_NAME and len(version.signature) > BATCH_ID_BYTES
 
 
 def _is_stock_value(body: bytes) -> bool:

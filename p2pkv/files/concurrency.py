@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 Job = Callable[[], Coroutine[Any, Any, T]]
 
@@ -36,6 +38,12 @@ async def in_thread(function: Callable[..., T], *args: Any) -> T:
 
 async def at_once(function: Callable[..., T], *args: Any) -> T:
     return function(*args)
+
+
+async def each_job(work: Callable[[S], Coroutine[Any, Any, T]], items: Iterable[S]) -> AsyncGenerator[Job[T], None]:
+    """One job an item."""
+    for item in items:
+        yield partial(work, item)
 
 
 async def run_jobs(jobs: AsyncIterator[Job[T]], *, limit: int, ordered: bool) -> AsyncGenerator[T, None]:

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from p2pkv.errors import InvalidError
 from p2pkv.gateway import shapes
+from p2pkv.gateway.batches import Changes
 from p2pkv.limits import (
     HTTP_BATCH_BYTES_MAX,
     HTTP_BLOCK_BYTES,
@@ -17,6 +18,7 @@ from p2pkv.limits import (
     HTTP_RECORD_LINE_BYTES_MAX,
     VALUE_IN_MEMORY_BYTES_MAX,
 )
+from p2pkv.outcomes import BatchChange
 
 T = TypeVar("T")
 
@@ -87,6 +89,14 @@ async def values(request: web.Request) -> AsyncIterator[bytes]:
         number += 1
         if line.strip():
             yield _value(line, number)
+
+
+async def changes(request: web.Request) -> list[BatchChange]:
+    """An atomic batch, a JSON object each line."""
+    found = Changes()
+    async for line in _lines(blocks(request)):
+        found.add(line)
+    return found.all
 
 
 async def _one(block: bytes) -> AsyncIterator[bytes]:

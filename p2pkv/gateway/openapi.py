@@ -11,6 +11,7 @@ from aiohttp import web
 
 from p2pkv.gateway import shapes
 from p2pkv.gateway.answers import json_answer
+from p2pkv.gateway.batches import ChangeLine
 from p2pkv.gateway.routes import Call, Kind, Param, Route
 from p2pkv.version import VERSION
 
@@ -36,7 +37,7 @@ _BYTES = {"schema": {"type": "string", "format": "binary"}}
 
 def describe(routes: Sequence[Route]) -> dict[str, Any]:
     """The whole document."""
-    types = [shapes.Problem, shapes.End, shapes.ValueLine, *_types(routes)]
+    types = [shapes.Problem, shapes.End, shapes.ValueLine, ChangeLine, *_types(routes)]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     refs = {repr(type_): schema for type_, schema in zip(types, schemas, strict=True)}
     paths: dict[str, dict[str, Any]] = {}
@@ -104,6 +105,8 @@ def _content(route: Route, refs: dict[str, Any]) -> dict[str, Any]:
 def _body(route: Route, refs: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(route.body, str):
         return {"application/json": {"schema": refs[repr(route.body)]}}
+    if route.body == "changes":
+        return {shapes.NDJSON: {"schema": refs[repr(ChangeLine)]}}
     many = {shapes.NDJSON: {"schema": refs[repr(shapes.ValueLine)]}} if route.body == "value" else {}
     return {"application/octet-stream": _BYTES, **many}
 

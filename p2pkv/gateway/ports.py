@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from p2pkv.outcomes import (
     Acks,
+    BatchChange,
+    BatchOutcome,
     ContactInfo,
     FileInfo,
     FileStat,
@@ -73,6 +75,8 @@ class PeerLike(Protocol):
         own: bool = False,
         acks: Acks = "quorum",
     ) -> AsyncIterator[PutOutcome]: ...
+
+    async def put_batch(self, changes: Iterable[BatchChange], *, acks: Acks = "quorum") -> BatchOutcome: ...
 
     def get(
         self,

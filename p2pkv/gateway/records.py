@@ -9,6 +9,7 @@ from aiohttp import web
 from p2pkv.errors import InvalidError, NotFoundError
 from p2pkv.gateway import bodies, shapes
 from p2pkv.gateway.answers import bytes_answer, json_answer, lines_answer
+from p2pkv.gateway.batches import BatchShape, batch_shape
 from p2pkv.gateway.pipe import closing
 from p2pkv.gateway.routes import Call, Param, Route
 from p2pkv.outcomes import Acks, LookupTrace, Record, ReplicaInfo
@@ -77,6 +78,12 @@ async def _put_many(call: Call) -> web.StreamResponse:
     return await lines_answer(call, outcomes, shapes.put_line)
 
 
+async def put_batch(call: Call) -> web.StreamResponse:
+    changes = await bodies.changes(call.request)
+    outcome = await call.peer.put_batch(changes, acks=call.values["acks"] or "quorum")
+    return json_answer(batch_shape(outcome), 201)
+
+
 async def delete_key(call: Call) -> web.StreamResponse:
     return json_answer(shapes.Deleted(await call.peer.delete(call.key, acks=call.values["acks"] or "quorum")))
 
@@ -137,6 +144,7 @@ _PUT = (
     Param("acks", "acks", "how many replicas must have it durably"),
 )
 _DELETE = (Param("acks", "acks", "how many replicas must have the deletion durably"),)
+_BATCH = (Param("acks", "acks", "how many replicas must have each record durably: quorum or all"),)
 _GET = (
     Param("name", "text", "only the record of this name"),
     _PREFIX,
@@ -171,6 +179,16 @@ ROUTES = (
     Route("GET", RECORD, "One record", get_record, _GET_ONE, shapes.RecordLine),
     Route("PUT", RECORD, "Put a record under a name", put_record, _PUT, shapes.PutLine, status=201, body="bytes"),
     Route("DELETE", RECORD, "Delete a record", delete_record, _DELETE, shapes.Deleted),
+    Route(
+        "POST",
+        "/v1/batch",
+        "Put and delete records of several keys, all of them or none",
+        put_batch,
+        _BATCH,
+        BatchShape,
+        status=201,
+        body="changes",
+    ),
     Route("GET", "/v1/count/{key}", "The number of records of a key", count, (_PREFIX,), shapes.Count),
     Route("GET", "/v1/watch/{key}", "Records as they arrive", watch, (_AFTER,), shapes.RecordLine, **_LINES),
     Route("GET", "/v1/where/{key}", "Who holds a key", where, (), list[ReplicaInfo]),

@@ -46,7 +46,7 @@ class Route:
     answer: Any = None
     media: Media = "json"
     status: int = 200
-    body: Any = None  # a type for JSON, "bytes", or "value" for one value or many
+    body: Any = None  # a type for JSON, "bytes", "value" for one value or many, "changes" for a batch
     local: bool = False  # of the Unix socket alone
     public: bool = False  # served without the token
 

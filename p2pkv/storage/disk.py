@@ -194,6 +194,9 @@ class DiskStore(Store):
     async def pages(self, after: Place | None = None, limit: int = 1000) -> list[PageInfo]:
         return await self.ask(disk_reads.pages, after, limit, self._now_s())
 
+    async def waiting(self, limit: int = 1000) -> list[PageInfo]:
+        return await self.ask(disk_reads.waiting, limit, self._now_s())
+
     async def stretch(self, low: bytes, high: bytes | None, pages_max: int) -> Stretch:
         return cast(Stretch, await self._ask_noting_damage(disk_reads.stretch, low, high, pages_max))
 

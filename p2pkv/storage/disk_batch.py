@@ -110,6 +110,11 @@ def decode(page_id: int, crc: int, data: bytes) -> Version | None:
         return None
 
 
+def state_of(version: Version) -> int:
+    """The column `dead`: 0 of what lives, 1 of a tombstone, 2 of what waits in an atomic batch."""
+    return 2 if version.pending else int(version.dead)
+
+
 class Staging:
     """Stages batches of writes in order; `flush` then writes what they came to."""
 
@@ -138,7 +143,8 @@ class Staging:
         for run in _runs(wanted):
             sql = _FIND_NAMES.format(", ".join(["(?, ?)"] * len(run)))
             for page_id, name, owner, crc, data, dead in self._database.execute(sql, _flat(run)):
-                slot = Slot(decode(page_id, crc, data), bool(dead), max(1, len(data)))
+                version = decode(page_id, crc, data)
+                slot = Slot(version, version.dead if version is not None else dead == 1, max(1, len(data)))
                 self._names[page_id, name][owner] = slot
 
     def _load_heads(self, places: set[Place]) -> None:
@@ -288,7 +294,8 @@ class Staging:
                     gone.append((page_id, name, owner))
                     continue
                 crc = checksum(page_id, slot.data)
-                rows.append((page_id, name, owner, version.clock, version.dead, version.expires_ms, crc, slot.data))
+                state = state_of(version)
+                rows.append((page_id, name, owner, version.clock, state, version.expires_ms, crc, slot.data))
         self._save(_SAVE_VERSIONS, rows)
         self._database.executemany("DELETE FROM versions WHERE page = ? AND name = ? AND owner = ?", gone)
 

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from zlib import crc32
 
-from p2pkv.core.records import Version
+import msgspec
+
+from p2pkv.core.records import BATCH_ID_BYTES, Version
 from p2pkv.ids import ChunkID, Place
 from p2pkv.limits import STORE_CACHED_PAGE_BYTES_MAX
-from p2pkv.storage.disk_batch import decode
+from p2pkv.storage.disk_batch import decode, state_of
 from p2pkv.storage.disk_writer import Location
 from p2pkv.storage.interface import Held, PageInfo, RangeQuery, RangeResult, Register, StoreFailedError, Stretch
 from p2pkv.storage.page import Page
@@ -64,12 +66,21 @@ def read_range(database: sqlite3.Connection, query: RangeQuery, now_s: float, da
     where, values = _conditions(query, span_of(query), now_s)
     columns = _COLUMNS[query.order]
     ordered = columns.replace(",", " DESC,") + " DESC" if query.reverse else columns
-    sql = f"SELECT id, name, clock, crc, data FROM versions WHERE page = ?{where} ORDER BY {ordered}"  # noqa: S608
+    source = "versions INDEXED BY versions_pending" if query.pending else "versions"  # which are few
+    sql = f"SELECT id, name, clock, crc, data FROM {source} WHERE page = ?{where} ORDER BY {ordered}"  # noqa: S608
     rows = database.execute(sql, (row[0], *values))
     try:
-        return collect(_sound(row[0], rows, damage), query, now_s)
+        found = collect(_sound(row[0], rows, damage), query, now_s)
     finally:
         rows.close()
+    batches = _batches(database, row[0])
+    return msgspec.structs.replace(found, batches=batches) if batches else found
+
+
+def _batches(database: sqlite3.Connection, page_id: int) -> list[bytes]:
+    """The batches that versions of a page wait in: an id is the end of their owner."""
+    owners = database.execute("SELECT owner FROM versions WHERE page = ? AND dead = 2", (page_id,))
+    return sorted({owner[-BATCH_ID_BYTES:] for (owner,) in owners})
 
 
 def _conditions(query: RangeQuery, span: Span, now_s: float) -> tuple[str, list[object]]:
@@ -82,7 +93,9 @@ def _conditions(query: RangeQuery, span: Span, now_s: float) -> tuple[str, list[
         end = behind_prefix(query.prefix)
         where += " AND name >= ?" + (" AND name < ?" if end is not None else "")
         values += [query.prefix] if end is None else [query.prefix, end]
-    if not query.dead:
+    if query.pending:
+        where += " AND dead = 2"
+    elif not query.dead:
         where += " AND dead = 0 AND (expires_ms = 0 OR expires_ms > ?)"
         values.append(int(now_s * 1000))
     return where, values
@@ -139,6 +152,11 @@ def page_info(database: sqlite3.Connection, place: Place, now_s: float) -> PageI
 def pages(database: sqlite3.Connection, after: Place | None, limit: int, now_s: float) -> list[PageInfo]:
     sql = _INFO + "WHERE place > ? ORDER BY place LIMIT ?"
     return [PageInfo(*row) for row in database.execute(sql, (int(now_s * 1000), after or b"", limit))]
+
+
+def waiting(database: sqlite3.Connection, limit: int, now_s: float) -> list[PageInfo]:
+    sql = _INFO + "WHERE id IN (SELECT DISTINCT page FROM versions WHERE dead = 2 LIMIT ?) ORDER BY place"  # noqa: S608
+    return [PageInfo(*row) for row in database.execute(sql, (int(now_s * 1000), limit))]
 
 
 def stretch(database: sqlite3.Connection, low: bytes, high: bytes | None, limit: int, damage: Damage) -> Stretch:
@@ -204,6 +222,6 @@ def scan_versions(database: sqlite3.Connection, after_row: int, limit: int, dama
         checked, last = checked + 1, row_id
         version = decode(page_id, crc, data)
         wanted = (name, owner, clock, dead, expires_ms)
-        if version is None or (*version.identity, version.clock, version.dead, version.expires_ms) != wanted:
+        if version is None or (*version.identity, version.clock, state_of(version), version.expires_ms) != wanted:
             damage.add(row_id, crc, name)
     return checked, last if checked == limit else -1

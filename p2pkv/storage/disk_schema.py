@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS versions (
 CREATE UNIQUE INDEX IF NOT EXISTS versions_by_name ON versions (page, name, owner);
 CREATE INDEX IF NOT EXISTS versions_by_time ON versions (page, clock, name, owner);
 CREATE INDEX IF NOT EXISTS versions_by_expiry ON versions (page, expires_ms) WHERE expires_ms > 0 AND dead = 0;
+CREATE INDEX IF NOT EXISTS versions_pending ON versions (page) WHERE dead = 2;
 CREATE TABLE IF NOT EXISTS registers (
     place BLOB NOT NULL, name BLOB NOT NULL, crc INTEGER NOT NULL, state BLOB NOT NULL, PRIMARY KEY (place, name)
 ) WITHOUT ROWID;

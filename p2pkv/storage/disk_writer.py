@@ -286,11 +286,11 @@ class Writer:
         self._database.execute("DELETE FROM versions WHERE id = ?", (row_id,))
         self._database.execute(
             "UPDATE pages SET total = total - 1, dead = dead - ?, size_bytes = size_bytes - ? WHERE id = ?",
-            (dead, size_bytes, page_id),
+            (int(dead == 1), size_bytes, page_id),
         )
         keys = self._database.execute("DELETE FROM pages WHERE id = ? AND total <= 0", (page_id,)).rowcount
         was = self._pending
-        self._pending = Usage(was.keys - keys, was.records - (not dead), was.chunks, was.size_bytes - size_bytes)
+        self._pending = Usage(was.keys - keys, was.records - (dead != 1), was.chunks, was.size_bytes - size_bytes)
         return True
 
 

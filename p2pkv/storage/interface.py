@@ -115,11 +115,13 @@ class RangeQuery(msgspec.Struct, frozen=True):
     limit: int = 1000
     bytes_max: int = 1 << 20  # stop before the encoded versions exceed this (at least one is returned)
     dead: bool = False  # return tombstones and expired versions too
+    pending: bool = False  # return those that wait in batches, and no others
 
 
 class RangeResult(msgspec.Struct, frozen=True):
     versions: list[Version]
     more: bool  # something of the range lies beyond the last version returned
+    batches: list[bytes] = []  # of all pending versions of the page
 
 
 class PageInfo(msgspec.Struct, frozen=True):
@@ -229,7 +231,7 @@ class Store(ABC):
 
     @abstractmethod
     async def read_name(self, place: Place, name: bytes) -> list[Version]:
-        """Every owner's version under a name, tombstones and expired ones included, shared first."""
+        """Every owner's version under a name, tombstones, expired and pending ones included, shared first."""
 
     @abstractmethod
     async def read_register(self, place: Place, name: bytes) -> bytes | None: ...
@@ -245,6 +247,10 @@ class Store(ABC):
     @abstractmethod
     async def pages(self, after: Place | None = None, limit: int = 1000) -> list[PageInfo]:
         """Pages in the order of their places, behind `after`."""
+
+    @abstractmethod
+    async def waiting(self, limit: int = 1000) -> list[PageInfo]:
+        """Pages that hold pending versions. Cheap where there are none."""
 
     @abstractmethod
     async def stretch(self, low: bytes, high: bytes | None, pages_max: int) -> Stretch:

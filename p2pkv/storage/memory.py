@@ -45,6 +45,7 @@ class MemoryStore(Store):
         self._quota_bytes = quota_bytes
         self._pages: dict[Place, Page] = {}
         self._places = SortedKeys()
+        self._waiting: set[Place] = set()  # pages that hold pending versions
         self._keys = SortedKeys()  # (key, place) of the pages whose key is known
         self._registers: dict[tuple[Place, bytes], bytes] = {}
         self._register_order = SortedKeys()  # (place, name)
@@ -119,6 +120,10 @@ class MemoryStore(Store):
     def _count(self, page: Page, sign: int) -> None:
         self._size_bytes += sign * page.size_bytes
         self._records += sign * (len(page) - page.dead)
+        if page.batches:
+            self._waiting.add(page.place)
+        else:
+            self._waiting.discard(page.place)
 
     def _name_page(self, page: Page, key: bytes) -> None:
         if page.key:
@@ -172,6 +177,9 @@ class MemoryStore(Store):
     async def pages(self, after: Place | None = None, limit: int = 1000) -> list[PageInfo]:
         places = self._places.ascending((after,) if after is not None else None, beyond=True)
         return [self._pages[place].info(self._now_s()) for (place,) in islice(places, limit)]
+
+    async def waiting(self, limit: int = 1000) -> list[PageInfo]:
+        return [self._pages[place].info(self._now_s()) for place in sorted(self._waiting)[:limit]]
 
     async def stretch(self, low: bytes, high: bytes | None, pages_max: int) -> Stretch:
         items: dict[bytes, Held] = {}

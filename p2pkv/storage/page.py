@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import msgspec
+
 from p2pkv.core.records import Version, content_hash, rank
 from p2pkv.ids import Place
 from p2pkv.outcomes import Order
@@ -42,7 +44,7 @@ def merged(
 class Page:
     """The records of one place."""
 
-    __slots__ = ("_entries", "_expiring", "_orders", "dead", "key", "place", "size_bytes", "unread_writes")
+    __slots__ = ("_entries", "_expiring", "_orders", "batches", "dead", "key", "place", "size_bytes", "unread_writes")
 
     def __init__(self, place: Place, key: bytes = b"") -> None:
         self.place = place
@@ -50,6 +52,7 @@ class Page:
         self.dead = 0
         self.size_bytes = 0
         self.unread_writes = 0  # counted by the cache
+        self.batches: dict[bytes, int] = {}  # how many versions of each wait here
         self._entries: dict[Identity, tuple[Version, int]] = {}
         self._orders: dict[Order, SortedKeys] = {}
         self._expiring: SortedKeys | None = None
@@ -94,6 +97,8 @@ class Page:
         self._entries[identity] = version, size_bytes
         self.size_bytes += size_bytes
         self.dead += version.dead
+        if version.pending:
+            self.batches[version.batch] = self.batches.get(version.batch, 0) + 1
         for order, keys in self._orders.items():
             keys.add(order_key(version, order))
         if version.expires_ms and not version.dead:
@@ -103,14 +108,22 @@ class Page:
     def _forget(self, version: Version, size_bytes: int) -> None:
         self.size_bytes -= size_bytes
         self.dead -= version.dead
+        if version.pending:
+            self._forget_pending(version.batch)
         for order, keys in self._orders.items():
             keys.remove(order_key(version, order))
         if version.expires_ms and not version.dead and self._expiring is not None:
             self._expiring.remove((version.expires_ms, *version.identity))
 
+    def _forget_pending(self, batch: bytes) -> None:
+        self.batches[batch] -= 1
+        if not self.batches[batch]:
+            del self.batches[batch]
+
     def select(self, query: RangeQuery, now_s: float) -> RangeResult:
         """The part of the page that a query asks for."""
-        return collect((self._entries[key[-2:]] for key in self._walk(query)), query, now_s)
+        found = collect((self._entries[key[-2:]] for key in self._walk(query)), query, now_s)
+        return msgspec.structs.replace(found, batches=sorted(self.batches)) if self.batches else found
 
     def _walk(self, query: RangeQuery) -> Iterator[Key]:
         span, keys = span_of(query), self._order(query.order)

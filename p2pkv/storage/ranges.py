@@ -72,7 +72,9 @@ def collect(candidates: Iterable[tuple[Version, int]], query: RangeQuery, now_s:
     taken: list[Version] = []
     room_bytes = query.bytes_max
     for version, size_bytes in candidates:
-        if not query.dead and (version.dead or version.expired(now_s)):
+        if version.pending is not query.pending:
+            continue
+        if not query.pending and not query.dead and (version.dead or version.expired(now_s)):
             continue
         if query.prefix and not version.name.startswith(query.prefix):
             continue

@@ -24,7 +24,7 @@ from p2pkv import messages
 from p2pkv.core.chunking import decode_list_chunk
 from p2pkv.core.erasure import decode_stripe
 from p2pkv.core.manifest import ChunkList, decode_body, decode_list
-from p2pkv.core.records import Flag, Version, content_hash
+from p2pkv.core.records import DECISION_NAME, Flag, Version, content_hash
 from p2pkv.core.replication import position
 from p2pkv.errors import P2pkvError, RemoteError
 from p2pkv.ids import ChunkID, Place, is_stripe, place_of_chunk
@@ -214,7 +214,8 @@ class Collecting:
 
 
 def ended_before(version: Version, time_s: float) -> bool:
-    """Is this a tombstone, or an expired record, of before that time? A page's mark of its split never is."""
+    """Is this a tombstone, or an expired record, of before that time? A page's mark of its split never is, and of
+    what is write-once the decisions of batches alone."""
     if version.flags & (Flag.SPLIT | Flag.ONCE):
-        return False
+        return version.name == DECISION_NAME and version.expired(time_s)
     return (version.dead and version.time_s < time_s) or version.expired(time_s)

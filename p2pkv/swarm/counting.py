@@ -91,9 +91,9 @@ class Count:
         request = self._query.request(page, None, None, RECORDS_DIGEST_MAX)
         request = msgspec.structs.replace(request, digest_only=True)
         async with self._slots:
-            opening = await self._sources.open(request)
+            opening = await self._sources.open(self._query.key, request)
             if len(opening.sources) < opening.quorum or _nothing(opening):
-                opening = await self._sources.open_all(request, opening)
+                opening = await self._sources.open_all(self._query.key, request, opening)
         require_quorum(opening, page)
         return opening
 

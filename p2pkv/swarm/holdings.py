@@ -32,6 +32,7 @@ class Holding:
     total: int
     size_bytes: int
     full: bool = False  # its split was asked for
+    waits: int = 0  # not 0: something here may wait in an atomic batch
 
 
 def _ignore(*_: object) -> None:
@@ -58,10 +59,11 @@ class Holdings:
 
     async def _look(self, place: Place) -> Holding:
         # One question that brings a small page into the store's cache; the marker is first in the order of time.
-        head = (await self.store.read(RangeQuery(place, limit=1, dead=True))).versions
-        info = await self.store.page(place) if head else None
+        found = await self.store.read(RangeQuery(place, limit=1, dead=True))
+        head = found.versions
+        info = await self.store.page(place) if head or found.batches else None
         split = bool(head) and head[0].name == SPLIT_NAME
-        fresh = Holding(split, info.total if info else 0, info.size_bytes if info else 0)
+        fresh = Holding(split, info.total if info else 0, info.size_bytes if info else 0, waits=len(found.batches))
         holding = self._known.setdefault(place, fresh)
         holding.split = holding.split or split
         if len(self._known) > PAGE_HOLDINGS_MAX:

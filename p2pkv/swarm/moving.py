@@ -177,10 +177,17 @@ class Mover:
                 return False
 
     async def _move(self, place: Place, key: bytes, page: PageName, *, carry: bool) -> bool:
+        """What waits in batches moves as everything does."""
+        clean = await self._move_kind(place, key, page, pending=False, carry=carry)
+        return await self._move_kind(place, key, page, pending=True, carry=carry) and clean
+
+    async def _move_kind(self, place: Place, key: bytes, page: PageName, *, pending: bool, carry: bool) -> bool:
         after: Cursor | None = None
         clean = True
         while True:
-            query = RangeQuery(place, after=after, limit=MOVE_RECORDS_MAX, bytes_max=PAGE_BYTES_MAX, dead=True)
+            query = RangeQuery(
+                place, after=after, limit=MOVE_RECORDS_MAX, bytes_max=PAGE_BYTES_MAX, dead=True, pending=pending
+            )
             result = await self._store.read(query)
             versions = [v for v in result.versions if v.name and not v.flags & Flag.SPLIT]
             if versions:
@@ -225,6 +232,7 @@ class Mover:
     async def _is_there(self, key: bytes, child: PageName, share: list[Version], after: Cursor | None) -> bool:
         """Has a majority of the child's replicas just these records in this stretch of time?"""
         request = Query(key).request(child, after, position(share[-1], "time"), RECORDS_DIGEST_MAX)
+        request = msgspec.structs.replace(request, pending=share[0].pending)
         opening = await self._sources.open_majority(msgspec.structs.replace(request, digest_only=True))
         digest = digest_of(share)
         same = [

@@ -76,11 +76,11 @@ class NameReader:
     async def _open(self, key: bytes, page: PageName, names: list[bytes]) -> Opening:
         """Hear a quorum; everybody where they differ, or know nothing."""
         request = messages.FindNames(place_of_page(key, page), names)
-        opening = await self._sources.open(request)
+        opening = await self._sources.open(key, request)
         lacking = not opening.split and not any(reply.versions for reply in opening.replies)
         differing = any(reply.versions != opening.replies[0].versions for reply in opening.replies)
         if len(opening.sources) < opening.quorum or lacking or differing:
-            opening = await self._sources.open_all(request, opening)
+            opening = await self._sources.open_all(key, request, opening)
         require_quorum(opening, page)
         return opening
 

@@ -20,12 +20,14 @@ from p2pkv.storage.interface import RangeQuery, Store
 from p2pkv.swarm.acceptor import Acceptor
 from p2pkv.swarm.advertising import Advertising
 from p2pkv.swarm.agreement import Agreement
+from p2pkv.swarm.atomic_writing import AtomicWriter
 from p2pkv.swarm.batch_writing import BatchWriter
 from p2pkv.swarm.bulk_chunks import BulkTransport
 from p2pkv.swarm.catching_up import CatchingUp
 from p2pkv.swarm.chunks import ChunkKeeper, ChunkSwarm
 from p2pkv.swarm.collecting import Collecting
 from p2pkv.swarm.contact import Contact
+from p2pkv.swarm.decisions import Decisions
 from p2pkv.swarm.environment import Address, Environment
 from p2pkv.swarm.handing import Handing
 from p2pkv.swarm.handover import Handover
@@ -47,7 +49,9 @@ from p2pkv.swarm.register_upkeep import RegisterUpkeep
 from p2pkv.swarm.registers import Registers
 from p2pkv.swarm.repair import Repair
 from p2pkv.swarm.replica import Replica
+from p2pkv.swarm.resolving import Resolving
 from p2pkv.swarm.server import PeerServer
+from p2pkv.swarm.settling import Settling
 from p2pkv.swarm.sources import Sources
 from p2pkv.swarm.subscription import Network
 from p2pkv.swarm.summaries import Summaries, Summing
@@ -121,7 +125,12 @@ class SwarmNode:
         agreement = Agreement(
             protocol, self.lookups, acceptor, self.neighbourhood, self.writer, reader, self.identity, env
         )
-        self.records = RecordSwarm(self.writer, reader, agreement, self.identity.public_key)
+        self.decisions = Decisions(reader, self.writer, agreement, env)
+        settling = Settling(self.decisions, self.sources, self.writer)
+        self.sources.settle = settling.settle
+        self.replica.is_given_up = self.decisions.is_given_up
+        atomic = AtomicWriter(self.writer, self.decisions, env)
+        self.records = RecordSwarm(self.writer, reader, agreement, atomic, self.identity.public_key)
         self.mover = Mover(self.store, holdings, self.writer, self.sources, self.neighbourhood, env)
         self.mover.start()
         self.bulk = BulkTransport(protocol, self.server.endpoint, keeper, env)
@@ -154,9 +163,13 @@ class SwarmNode:
         self.collecting = Collecting(
             protocol, self.lookups, keeper, self.chunks, self.neighbourhood, env, self.upkeep.counters
         )
+        self.resolving = Resolving(
+            self.replica, self.decisions, settling, self.neighbourhood, env, self.upkeep.counters
+        )
         self.upkeep.start()
         self.tending.start()
         self.collecting.start()
+        self.resolving.start()
         self._register(acceptor, keeper)
         self._wire_watching()
 
@@ -201,6 +214,7 @@ class SwarmNode:
         if hasattr(self, "watching"):
             await self.watching.close()
         if hasattr(self, "records"):
+            await self.resolving.close()
             await self.tending.close()
             await self.collecting.close()
             await self.upkeep.close()

@@ -166,10 +166,10 @@ class PageReading:
     async def _open(self, limit: int, until: Cursor | None) -> list[Run]:
         """Find the replicas and hear a quorum of them; all of them where they differ or know nothing."""
         request = self._ask(until=until, limit=limit)
-        opening = await self._sources.open(request)
+        opening = await self._sources.open(self._query.key, request)
         doubtful = _empty(opening) and (not self._page or (self.after is None and not self._query.prefix))
         if len(opening.sources) < opening.quorum or not agreed(opening) or doubtful:
-            opening = await self._sources.open_all(request, opening)
+            opening = await self._sources.open_all(self._query.key, request, opening)
         require_quorum(opening, self._page)
         if opening.split:
             self._mender.tell_split(self._query.key, self._page, opening.unaware)

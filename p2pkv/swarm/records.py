@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from itertools import islice
 
-from p2pkv.core.drafts import Draft
+from p2pkv.core.drafts import Change, Draft
 from p2pkv.core.records import ALWAYS, Flag, Period, Version, decode_cursor, version_token
-from p2pkv.errors import RefusedError
+from p2pkv.errors import P2pkvError, RefusedError
+from p2pkv.limits import ATOMIC_KEYS_AT_ONCE_MAX
 from p2pkv.outcomes import Acks, Order, PutOutcome
 from p2pkv.swarm.agreement import Agreement
+from p2pkv.swarm.atomic_writing import AtomicWriter, all_of, untouched
 from p2pkv.swarm.reading import Reader
 from p2pkv.swarm.writing import Writer
 
@@ -18,8 +22,11 @@ _MEND_ONCE = "it stays as it is for ever; delete other records one by one, by th
 class RecordSwarm:
     """This peer's records, as `Peer` and `files/` use them."""
 
-    def __init__(self, writer: Writer, reader: Reader, agreement: Agreement, author: bytes) -> None:
+    def __init__(
+        self, writer: Writer, reader: Reader, agreement: Agreement, atomic: AtomicWriter, author: bytes
+    ) -> None:
         self.reader = reader
+        self.atomic = atomic
         self._writer = writer
         self._agreement = agreement
         self._author = author
@@ -34,6 +41,41 @@ class RecordSwarm:
         if draft.flags & Flag.OWN:
             await self._bury_shared(key, draft.name, acks)
         return outcome
+
+    async def put_batch(
+        self, changes: Sequence[Change], *, acks: Acks = "quorum"
+    ) -> tuple[bytes, list[list[PutOutcome]]]:
+        """Put and delete records of any keys, so that all become visible together; the batch's id, and the outcomes of
+        each change (several owners' records may be deleted by one).
+
+        Raises RefusedError and IncompleteError where nothing of it was stored; see `AtomicWriter.put`.
+        """
+        slots = asyncio.Semaphore(ATOMIC_KEYS_AT_ONCE_MAX)
+
+        async def expand(change: Change) -> list[Change]:
+            async with slots:
+                return await self._expanded(change)
+
+        try:
+            expanded = await all_of(map(expand, changes))
+        except P2pkvError as error:
+            raise untouched(error) from error
+        batch, outcomes = await self.atomic.put([change for part in expanded for change in part], acks)
+        rest = iter(outcomes)
+        return batch, [list(islice(rest, len(part))) for part in expanded]
+
+    async def _expanded(self, change: Change) -> list[Change]:
+        """All versions that a change comes to: a deletion is of every owner's record that this author may delete, and
+        an own record takes the place of a shared one."""
+        draft = change.draft
+        if not draft.flags & (Flag.TOMBSTONE | Flag.OWN):
+            return [change]
+        held = await self.read_name(change.key, draft.name)
+        if draft.flags & Flag.TOMBSTONE:
+            for version in held:
+                self._check_deletable(version)
+            return [Change(change.key, _tombstone(version)) for version in held] or [change]
+        return [change, *(Change(change.key, _tombstone(version)) for version in held if not version.owner)]
 
     def unique_name(self) -> bytes:
         return self._writer.unique_name()

@@ -57,7 +57,7 @@ class Registers:
     def check_version(self, key: bytes, version: Version) -> None:
         """Raise RemoteError where a version may not enter a register."""
         check_shape(version)
-        if version.flags & Flag.STOCK or not genuine(key, version):
+        if version.flags & (Flag.STOCK | Flag.PENDING) or not genuine(key, version):
             raise RemoteError("damaged", "its signature does not hold")
         if not self._replica.trusts(version):
             raise RemoteError("refused", "its clock runs too far ahead")

@@ -46,11 +46,15 @@ class Repair:
         }
 
     async def _page(self, page: PageInfo) -> None:
-        if not page.key:
-            return  # a stock peer's digest: its peers republish it
+        if page.key:  # else a stock peer's digest: its peers republish it
+            for pending in (False, True):
+                await self._kind(page, pending=pending)
+
+    async def _kind(self, page: PageInfo, *, pending: bool) -> None:
+        """What stands in a page, or what waits there in batches."""
         after: Cursor | None = None
         while True:
-            query = RangeQuery(page.place, after=after, bytes_max=RECORDS_STORE_BYTES_MAX, dead=True)
+            query = RangeQuery(page.place, after=after, bytes_max=RECORDS_STORE_BYTES_MAX, dead=True, pending=pending)
             result = await self._store.read(query)
             if result.versions:
                 await self._records_of(page.key, result.versions)

@@ -6,19 +6,24 @@ coordinators in `writing.py` and `reading.py` use it for this peer's own share a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Final
 
 import msgspec
 
 from p2pkv import messages, wire
+from p2pkv.core import atomic
 from p2pkv.core.clock import HybridClock
 from p2pkv.core.pages import PageName, page_of, place_of_page
-from p2pkv.core.records import Flag, Version, check_key, check_shape, encoded_bytes
+from p2pkv.core.records import Flag, Version, check_key, check_shape, content_hash, encoded_bytes
 from p2pkv.core.replication import digest_of, position
 from p2pkv.errors import RemoteError
 from p2pkv.ids import ID_BYTES, Place
 from p2pkv.limits import (
+    ATOMIC_BATCHES_PER_PAGE_MAX,
+    ATOMIC_IDS_BYTES_MAX,
     NAME_BYTES_MAX,
     NAMES_ASKED_MAX,
     RECORDS_ANSWER_BYTES_MAX,
@@ -31,12 +36,14 @@ from p2pkv.limits import (
 from p2pkv.messages import StoreResult
 from p2pkv.outcomes import Order
 from p2pkv.storage.interface import (
+    DropVersion,
     PutVersion,
     QuotaExceededError,
     RangeQuery,
     Result,
     Store,
     StoreFailedError,
+    Write,
     WriteOutcome,
 )
 from p2pkv.swarm.environment import Environment
@@ -49,6 +56,7 @@ _STORED = StoreResult(messages.STORED)
 _SPLIT = StoreResult(messages.SPLIT, "the page is split")
 _CODES = {Result.ALREADY: messages.ALREADY, Result.STALE: messages.STALE, Result.REFUSED: messages.REFUSED}
 
+OWNED: Final = "the record belongs to "
 StockValue = wire.Scalar
 OnStored = Callable[[Place, list[Version]], None]
 _stock_encoder = msgspec.msgpack.Encoder()
@@ -70,6 +78,10 @@ def stock_bytes_of(versions: list[Version]) -> dict[bytes, bytes]:
     return {v.body: stock_bytes(v) for v in versions if v.flags & Flag.STOCK and not v.dead}
 
 
+def _unknown(batch: bytes) -> bool:
+    return False
+
+
 class Replica:
     """This peer's share of the swarm's records."""
 
@@ -81,6 +93,8 @@ class Replica:
         self._neighbourhood = neighbourhood
         self.on_stored: OnStored | None = None  # told what became durable here, before the writer is
         self.watched: Callable[[], bool] = lambda: True  # is anything to be told?
+        self.is_given_up: Callable[[bytes], bool] = _unknown  # of a batch, by its id
+        self.waits = asyncio.Event()  # something was stored here that waits in a batch
 
     # --- answering peers ---
 
@@ -126,11 +140,12 @@ class Replica:
         self, key: bytes, versions: list[Version], places: list[Place], *, signed_here: bool = False
     ) -> list[StoreResult]:
         """Judge and keep versions; what is said to be stored is durable. `signed_here`: by this very peer, just now."""
-        results = await self._judge(key, versions, places, signed_here=signed_here)
+        released: list[Write] = []
+        results = await self._judge(key, versions, places, released, signed_here=signed_here)
         kept = [index for index, result in enumerate(results) if result is None]
         admit = partial(_in_the_way, self._env.now_s())
-        outcomes = await self._commit([PutVersion(places[i], key, versions[i], admit) for i in kept])
-        for index, outcome in zip(kept, outcomes, strict=True):
+        outcomes = await self._commit([*(PutVersion(places[i], key, versions[i], admit) for i in kept), *released])
+        for index, outcome in zip(kept, outcomes, strict=False):
             results[index] = outcome
         await self._note([(versions[i], places[i]) for i in kept if results[i] == _STORED])
         return [result for result in results if result is not None]
@@ -142,6 +157,8 @@ class Replica:
             if version.flags & Flag.SPLIT:
                 await self.holdings.split(place)
                 continue
+            if version.flags & Flag.PENDING:
+                (await self.holdings.of(place)).waits += 1
             records, size_bytes = growth.get(place, (0, 0))
             growth[place] = records + 1, size_bytes + encoded_bytes(version)
         for place, (records, size_bytes) in growth.items():
@@ -150,12 +167,16 @@ class Replica:
 
     async def find(self, request: messages.FindRecords) -> messages.FindRecordsReply:
         place = _place(request.place)
-        result = await self.store.read(_query(request))
+        query = _query(request)
+        result = await self.store.read(query)
+        if result.batches:  # their ids want room in the answer
+            query = msgspec.structs.replace(query, bytes_max=query.bytes_max - ATOMIC_IDS_BYTES_MAX)
+            result = await self.store.read(query)
         # Asked behind the reading: records leave a split page, and what was read must not lack them unawares.
         split = (await self.holdings.of(place)).split
         now_s = self._env.now_s()
         versions = [v for v in result.versions if not v.flags & Flag.SPLIT] if split else result.versions
-        if split and any(version.name for version in versions):
+        if split and (result.batches or any(version.name for version in versions)):
             self.holdings.leftover(place)
         order: Order = "name" if request.by_name else "time"
         return messages.FindRecordsReply(
@@ -166,22 +187,26 @@ class Replica:
             end=position(result.versions[-1], order) if result.versions else None,
             split=split,
             mine=self._neighbourhood.keeps(place),
+            batches=result.batches,
         )
 
     async def find_names(self, request: messages.FindNames) -> messages.FindNamesReply:
         """What lies under the names, as many of them as fit one answer (at least one)."""
         place = Place(request.place)
         found: list[Version] = []
+        batches: set[bytes] = set()
         size_bytes = answered = 0
         for name in request.names:
             held = await self.store.read_name(place, name)
             size_bytes += sum(encoded_bytes(version) for version in held)
             if answered and size_bytes > RECORDS_ANSWER_BYTES_MAX:
                 break
-            found += held
+            found += [version for version in held if not version.pending]
+            batches.update(version.batch for version in held if version.pending)
             answered += 1
         split = (await self.holdings.of(place)).split
-        return messages.FindNamesReply(found, answered, split=split, mine=self._neighbourhood.keeps(place))
+        mine = self._neighbourhood.keeps(place)
+        return messages.FindNamesReply(found, answered, split=split, mine=mine, batches=sorted(batches))
 
     # --- stock kademlia peers ---
 
@@ -224,28 +249,66 @@ class Replica:
     # --- acceptance ---
 
     async def _judge(
-        self, key: bytes, versions: list[Version], places: list[Place], *, signed_here: bool
+        self, key: bytes, versions: list[Version], places: list[Place], released: list[Write], *, signed_here: bool
     ) -> list[StoreResult | None]:
         """What is said of versions that are not kept; None for each that is to be committed.
 
-        What stands in a version's way under its name is for the commit to say (`_in_the_way`).
+        What stands in a version's way under its name is for the commit to say (`_in_the_way`). `released`: what is to
+        be dropped in the same step, because its plain version is kept.
         """
         split = {place: (await self.holdings.of(place)).split for place in set(places)}
+        waiting = await self._waiting(versions, places)
         now_s = self._env.now_s()
-        return [
-            self._judge_one(key, version, now_s, split=split[place], signed_here=signed_here)
-            for version, place in zip(versions, places, strict=True)
-        ]
+        results: list[StoreResult | None] = []
+        for version, place in zip(versions, places, strict=True):
+            result = _unfit(version, split=split[place])
+            if result is None and place in waiting:
+                held = await self.store.read_name(place, version.name)
+                twins = atomic.twins(version, held)
+                if twins:  # it was judged when it began to wait
+                    released += [DropVersion(place, *twin.identity, content_hash(twin)) for twin in twins]
+                    results.append(None)
+                    continue
+                result = self._why_not_wait(key, version, held, waiting[place])
+            if result is None:
+                result = self._judge_one(key, version, now_s, signed_here=signed_here)
+            results.append(result)
+        return results
 
-    def _judge_one(
-        self, key: bytes, version: Version, now_s: float, *, split: bool, signed_here: bool
+    async def _waiting(self, versions: list[Version], places: list[Place]) -> dict[Place, list[bytes]]:
+        """The batches that versions wait in, of those pages where some do or are about to."""
+        coming = {place for version, place in zip(versions, places, strict=True) if version.flags & Flag.PENDING}
+        if coming:
+            self.waits.set()
+        found: dict[Place, list[bytes]] = {}
+        for place in set(places):
+            holding = await self.holdings.of(place)
+            if holding.waits or place in coming:
+                before = holding.waits
+                found[place] = (await self.store.read(RangeQuery(place, limit=1, pending=True))).batches
+                if not found[place] and holding.waits == before:
+                    holding.waits = 0
+        return found
+
+    def _why_not_wait(
+        self, key: bytes, version: Version, held: list[Version], batches: list[bytes]
     ) -> StoreResult | None:
-        try:
-            check_shape(version)
-        except RemoteError as error:
-            return StoreResult(messages.REFUSED, error.detail)
-        if split and version.name and not version.flags & Flag.SPLIT:
-            return _SPLIT
+        """Why a version need not, or cannot, wait here in its batch; None where it can, or is none that waits."""
+        if not version.pending or version in held:
+            return None
+        if self.is_given_up(version.batch):
+            return StoreResult(messages.REFUSED, "its batch was given up")  # others may bring it once more
+        if key.startswith(atomic.BATCH_KEYS):
+            return StoreResult(messages.REFUSED, "a decision waits for nothing")
+        standing = atomic.in_the_way(version, held)
+        if standing is not None:
+            code = messages.ALREADY if standing == atomic.plain(version) else messages.STALE
+            return StoreResult(code, current=standing if code == messages.STALE else None)
+        if version.batch not in batches and len(batches) >= ATOMIC_BATCHES_PER_PAGE_MAX:
+            return StoreResult(messages.REFUSED, "too many batches wait in its page")
+        return None
+
+    def _judge_one(self, key: bytes, version: Version, now_s: float, *, signed_here: bool) -> StoreResult | None:
         refusal = self._refusal(key, version, now_s, signed_here=signed_here)
         return StoreResult(messages.REFUSED, refusal) if refusal else None
 
@@ -262,7 +325,7 @@ class Replica:
         self.clock.pass_by(version.clock)
         return ""
 
-    async def _commit(self, writes: list[PutVersion]) -> list[StoreResult]:
+    async def _commit(self, writes: list[Write]) -> list[StoreResult]:
         try:
             outcomes = await self.store.commit(writes) if writes else []
         except QuotaExceededError as error:
@@ -272,28 +335,43 @@ class Replica:
         self._tell(writes, outcomes)
         return [_result(outcome) for outcome in outcomes]
 
-    def _tell(self, writes: list[PutVersion], outcomes: list[WriteOutcome]) -> None:
-        """Whoever watches the places of what is new."""
+    def _tell(self, writes: Sequence[Write], outcomes: list[WriteOutcome]) -> None:
+        """Whoever watches the places of what is new. What waits in a batch is nobody's business yet."""
         if self.on_stored is None or not self.watched():
             return
         new: dict[Place, list[Version]] = {}
         for write, outcome in zip(writes, outcomes, strict=True):
-            if outcome.result is Result.STORED:
+            if outcome.result is not Result.STORED or not isinstance(write, PutVersion):
+                continue
+            if not write.version.flags & Flag.PENDING:
                 new.setdefault(write.place, []).append(write.version)
         for place, versions in new.items():
             self.on_stored(place, versions)
 
 
+def _unfit(version: Version, *, split: bool) -> StoreResult | None:
+    """What is wrong with a version whatever is held here."""
+    try:
+        check_shape(version)
+    except RemoteError as error:
+        return StoreResult(messages.REFUSED, error.detail)
+    if split and version.name and not version.flags & Flag.SPLIT:
+        return _SPLIT
+    return None
+
+
 def _in_the_way(now_s: float, version: Version, held: Sequence[Version]) -> str:
     """Why a version may not be kept beside what lies under its name; empty where it may."""
-    return _owned_by_another(now_s, version, held) or _crowded(version, held) if held else ""
+    if not held or atomic.twins(version, held):  # it was judged when it began to wait
+        return ""
+    return _owned_by_another(now_s, version, held) or _crowded(version, held)
 
 
 def _owned_by_another(now_s: float, version: Version, held: Sequence[Version]) -> str:
     for standing in held:
         foreign = standing.flags & Flag.OWN and standing.author != version.author
         if foreign and not standing.dead and not standing.expired(now_s):
-            return f"the record belongs to {standing.author.hex()[:16]}"
+            return f"{OWNED}{standing.author.hex()[:16]}"
     return ""
 
 
@@ -356,4 +434,5 @@ def _query(request: messages.FindRecords) -> RangeQuery:
         limit=max(1, min(request.limit, limit)),
         bytes_max=bytes_max,
         dead=True,
+        pending=request.pending,
     )

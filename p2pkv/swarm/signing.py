@@ -22,12 +22,11 @@ def genuine(key: bytes, version: Version) -> bool:
     if version.flags & (Flag.STOCK | Flag.SPLIT):
         return True
     text = signed_bytes(key, version)
-    if len(version.signature) == batches.SIGNATURE_BYTES:
-        return verify(version.author, text, version.signature)
-    signature = version.signature[: batches.SIGNATURE_BYTES]
-    return _proofs.hold(
-        version.author, text, version.signature, lambda root: _root_signed(version.author, root, signature)
-    )
+    signature = version.signature[len(version.batch) :] if version.pending else version.signature
+    if len(signature) == batches.SIGNATURE_BYTES:
+        return verify(version.author, text, signature)
+    of_root = signature[: batches.SIGNATURE_BYTES]
+    return _proofs.hold(version.author, text, signature, lambda root: _root_signed(version.author, root, of_root))
 
 
 _proofs = batches.Proofs()

@@ -6,7 +6,7 @@ Owns the opening of a page: which replicas answer, whether they are enough to be
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,11 +14,16 @@ import msgspec
 
 from p2pkv import messages
 from p2pkv.core.pages import PageName, place_of_page
-from p2pkv.core.records import Version
+from p2pkv.core.records import BATCH_ID_BYTES, Version
 from p2pkv.core.replication import read_quorum, write_quorum
 from p2pkv.errors import IncompleteError, RemoteError, UnreachableError
 from p2pkv.ids import Place
-from p2pkv.limits import BEYOND_QUORUM_S, SILENT_REPLICAS_RETRIES_MAX, SILENT_REPLICAS_RETRY_S
+from p2pkv.limits import (
+    ATOMIC_BATCHES_PER_PAGE_MAX,
+    BEYOND_QUORUM_S,
+    SILENT_REPLICAS_RETRIES_MAX,
+    SILENT_REPLICAS_RETRY_S,
+)
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.lookup import Answer, Found, Lookups, Question
 from p2pkv.swarm.neighbourhood import Neighbourhood
@@ -75,16 +80,29 @@ class RemoteSource:
 def _checked(reply: messages.FindRecordsReply) -> messages.FindRecordsReply:
     if reply.more and reply.end is None:
         raise RemoteError("misbehaved", "a run that goes on without an end")
+    _check_batches(reply.batches)
     return reply
 
 
 def _checked_names(reply: messages.FindNamesReply, count: int) -> messages.FindNamesReply:
     if not 0 < reply.answered <= count:
         raise RemoteError("misbehaved", "a wrong number of names")
+    _check_batches(reply.batches)
     return reply
 
 
+def _check_batches(batches: list[bytes]) -> None:
+    if len(batches) > ATOMIC_BATCHES_PER_PAGE_MAX or any(len(batch) != BATCH_ID_BYTES for batch in batches):
+        raise RemoteError("misbehaved", "too many batches, or ids that are none")
+
+
 Reply = messages.FindRecordsReply | messages.FindNamesReply
+Settle = Callable[[bytes, Place, Iterable[bytes]], Awaitable[bool]]
+"""Brings committed batches to their end in one page of a key; True where that may have changed what is read there."""
+
+
+async def _none_waits(key: bytes, place: Place, batches: Iterable[bytes]) -> bool:
+    return False
 
 
 @dataclass
@@ -102,6 +120,11 @@ class Opening:
     def split(self) -> bool:
         """Does any of them say that the page is split?"""
         return any(reply.split for reply in self.replies)
+
+    @property
+    def batches(self) -> set[bytes]:
+        """In which versions of the page wait somewhere."""
+        return {batch for reply in self.replies for batch in reply.batches}
 
     @property
     def unaware(self) -> list[Source]:
@@ -132,9 +155,21 @@ class Sources:
         self._lookups = lookups
         self._replica = replica
         self._neighbourhood = neighbourhood
+        self.settle: Settle = _none_waits  # what is asked where versions wait in batches
 
-    async def open(self, request: messages.FindRecords | messages.FindNames) -> Opening:
-        """Ask a read quorum of the page's replicas one question.
+    async def open(self, key: bytes, request: messages.FindRecords | messages.FindNames) -> Opening:
+        """Ask a read quorum of the page's replicas one question; again, where a batch had to be brought to its end.
+
+        Whatever was committed before this was called waits at one of a quorum, or stands there: so what is heard to
+        wait now is settled first, and what comes to wait later is passed over.
+        """
+        opening = await self.open_raw(request)
+        if opening.batches and await self.settle(key, Place(request.place), opening.batches):
+            return await self.open_raw(request)
+        return opening
+
+    async def open_raw(self, request: messages.FindRecords | messages.FindNames) -> Opening:
+        """As `open`, whatever waits in batches.
 
         Where replicas are slow, the lookup passes them by and asks peers beyond the k nearest, which hold nothing and
         say that they are none of the replicas. They do not count: all replicas are waited for then. Only for those
@@ -160,8 +195,16 @@ class Sources:
         """Ask as many as a put must reach."""
         return await self._open(request, all_replicas=False, deadline_s=None, majority=True)
 
-    async def open_all(self, request: messages.FindRecords | messages.FindNames, before: Opening) -> Opening:
+    async def open_all(
+        self, key: bytes, request: messages.FindRecords | messages.FindNames, before: Opening
+    ) -> Opening:
         """Ask all of them, after a quorum was of two minds, or empty. What is more than a quorum is not waited for."""
+        opening = await self._open_all(request, before)
+        if opening.batches and await self.settle(key, Place(request.place), opening.batches):
+            return await self._open_all(request, before)
+        return opening
+
+    async def _open_all(self, request: messages.FindRecords | messages.FindNames, before: Opening) -> Opening:
         enough = before.replicas and len(before.sources) >= before.quorum
         opening = await self._open(request, all_replicas=True, deadline_s=BEYOND_QUORUM_S if enough else None)
         if len(opening.sources) < opening.quorum and (enough or opening.strangers):

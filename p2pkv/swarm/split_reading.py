@@ -70,9 +70,9 @@ class SplitReading:
 
     async def _open(self, until: Cursor | None) -> Opening:
         request = self._query.request(self._page, self.after, until, RECORDS_ANSWER_MAX)
-        opening = await self._sources.open(request)
+        opening = await self._sources.open(self._query.key, request)
         if len(opening.sources) < opening.quorum:
-            opening = await self._sources.open_all(request, opening)
+            opening = await self._sources.open_all(self._query.key, request, opening)
         require_quorum(opening, self._page)
         self._mender.tell_split(self._query.key, self._page, opening.unaware)
         return opening

@@ -100,7 +100,7 @@ class Summaries:
             split = (await self._holdings.of(place)).split
         finally:
             untouched = self._reading.pop(place, None) is mark
-        if result.more or split:
+        if result.more or split or result.batches:
             return _UNSURE
         now_s = self._env.now_s()
         live = [version for version in result.versions if not version.dead and not version.expired(now_s)]

@@ -15,8 +15,10 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, unquote_to_bytes
 
 from p2pkv.errors import IncompleteError, NotFoundError, P2pkvError, RefusedError
-from p2pkv.gateway import shapes
+from p2pkv.gateway import batches, shapes
 from p2pkv.outcomes import (
+    BatchOutcome,
+    BatchRecord,
     ChunkStat,
     ContactInfo,
     FileInfo,
@@ -143,6 +145,19 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, b"x" * 1000)
         else:
             self._stream([shapes.record_line(record) for record in self._selected(path[0])])
+
+    def _batch(self, path: list[bytes], body: bytes) -> None:
+        changes = batches.Changes()
+        for line in body.splitlines():
+            changes.add(line)
+        if self.server.broken is not None:
+            raise self.server.broken
+        records = []
+        for change in changes.all:
+            assert isinstance(change.key, bytes)
+            outcome = self.server.add(change.key, change.value, change.name)
+            records.append(BatchRecord(change.key, outcome, change.delete))
+        self._send(201, shapes.encode(batches.batch_shape(BatchOutcome("ab" * 16, records))))
 
     def _put(self, key: bytes, body: bytes) -> None:
         name = self.query.get("name")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pkv.errors import IncompleteError
+from p2pkv.errors import IncompleteError, P2pkvError, RefusedError
 from tests.commands.conftest import CommandLine
 from tests.commands.fake_server import FakePeer
 
@@ -124,3 +124,64 @@ def test_where_and_trace_show_strangers_text_without_its_control_characters(p2pk
     assert b"answered" in p2pkv("trace", "k").out
     assert b"\x1b" not in p2pkv("status").out
     assert b"127.0.0.1:9" in p2pkv("peers").out
+
+
+BATCH = b"""{"key": "a", "name": "x", "value": "1"}
+
+{"key_base64": "/w==", "name": "y", "value_base64": "/w==", "ttl": 60, "own": true}
+{"key": "b", "name": "z", "delete": true}
+"""
+
+
+def test_a_batch_is_read_from_standard_input_or_a_file(p2pkv: CommandLine, peer: FakePeer, tmp_path: Path) -> None:
+    ran = p2pkv("batch", "--acks", "all", stdin=BATCH)
+    assert (ran.code, ran.out) == (0, b"")
+    assert ran.err.splitlines()[2] == "b z: deleted on 8 of 8 (needed 5)"
+    assert [(key, record[0].name, record[0].value) for key, record in peer.records.items()] == [
+        (b"a", "x", b"1"),
+        (b"\xff", "y", b"\xff"),
+        (b"b", "z", b""),
+    ]
+    assert peer.asked[-1] == ("POST /v1/batch", {"acks": "all"})
+    (tmp_path / "changes").write_bytes(BATCH)
+    ran = p2pkv("--json", "batch", str(tmp_path / "changes"))
+    told = json.loads(ran.out)
+    assert (ran.code, told["committed"], len(told["records"])) == (0, True, 3)
+    assert [record.get("key", record.get("key_base64")) for record in told["records"]] == ["a", "/w==", "b"]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b"not json", "line 1"),
+        (b'{"key": "a", "name": "x"}', "line 1"),
+        (b'{"name": "x", "value": "1"}', "line 1"),
+        (b'{"key": "a", "name": "x", "value": "1", "colour": "red"}', "colour"),
+        (b'{"key": "a", "name": "x", "value": "1", "once": true}', "write-once"),
+    ],
+)
+def test_a_line_of_a_batch_that_makes_no_sense_is_named(
+    p2pkv: CommandLine, peer: FakePeer, line: bytes, why: str
+) -> None:
+    ran = p2pkv("batch", stdin=line)
+    assert ran.code == 2
+    assert why in ran.err
+    assert not peer.records
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RefusedError("nothing of the batch was stored: a/x: the record is write-once", "leave these out"), 4),
+        (IncompleteError("it is unknown whether the batch was committed"), 5),
+    ],
+)
+def test_a_batch_that_was_not_stored_says_so(p2pkv: CommandLine, peer: FakePeer, error: P2pkvError, code: int) -> None:
+    peer.broken = error
+    ran = p2pkv("batch", stdin=BATCH)
+    assert (ran.code, ran.out) == (code, b"")
+    assert str(error) in ran.err
+
+
+def test_a_batch_without_a_peer_exits_6(p2pkv: CommandLine) -> None:
+    assert p2pkv("batch", stdin=BATCH).code == 6

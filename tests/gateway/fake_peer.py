@@ -10,6 +10,8 @@ from typing import Any
 
 from p2pkv.errors import IncompleteError, NotFoundError, RefusedError
 from p2pkv.outcomes import (
+    BatchOutcome,
+    BatchRecord,
     ChunkStat,
     ContactInfo,
     FileInfo,
@@ -79,6 +81,14 @@ class FakePeer:
         self.calls.append(("put_many", options))
         async for value in values:
             yield self._store(raw(key), None, value)
+
+    async def put_batch(self, changes, **options) -> BatchOutcome:
+        changes = list(changes)
+        self.calls.append(("put_batch", {"changes": changes, **options}))
+        if any(change.name == "refused" for change in changes):
+            raise RefusedError("nothing of the batch was stored: a/refused: it is write-once", "leave it out")
+        stored = [(raw(c.key), self._store(raw(c.key), c.name, c.value), c.delete) for c in changes]
+        return BatchOutcome("ab" * 16, [BatchRecord(*record) for record in stored])
 
     async def get(
         self,

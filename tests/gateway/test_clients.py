@@ -12,7 +12,7 @@ from p2pkv.client import Client
 from p2pkv.commands.client import Client as CommandClient
 from p2pkv.errors import IncompleteError, InvalidError, NotFoundError, P2pkvError, RefusedError, UnreachableError
 from p2pkv.gateway.http import Gateway
-from p2pkv.outcomes import TransferProgress
+from p2pkv.outcomes import BatchChange, TransferProgress
 from tests.gateway.conftest import until
 
 CONTENT = bytes(range(256)) * 5000
@@ -86,6 +86,27 @@ async def test_many_records(client, peer):
     assert all(outcome.reached for outcome in outcomes)
     held = [peer.long[b"k", record.name] for record in peer.records[b"k"]]
     assert held == values
+
+
+async def test_a_batch_goes_and_comes_back_as_it_was(client, peer):
+    changes = [
+        BatchChange(b"k", b"text", "n", ttl_s=60.0, own=True),
+        BatchChange(b"\xff", b"\xfe" * 3000, None),
+        BatchChange(b"k", b"", "gone", delete=True),
+        BatchChange(b"k", b"", "empty"),
+    ]
+    outcome = await client.call("put_batch", changes, acks="all")
+    assert peer.calls == [("put_batch", {"changes": changes, "acks": "all"})]
+    assert [(record.key, record.deleted) for record in outcome.records] == [
+        (b"k", False),
+        (b"\xff", False),
+        (b"k", True),
+        (b"k", False),
+    ]
+    assert outcome.batch == "ab" * 16
+    assert outcome.records[0].outcome.reached
+    with pytest.raises(RefusedError, match="nothing of the batch was stored"):
+        await client.call("put_batch", [BatchChange("a", b"1", "refused")])
 
 
 async def test_what_was_not_reached_is_told_by_its_outcome(client, peer):

@@ -150,6 +150,26 @@ async def test_many_records_in_one_request(unix, peer):
     assert peer.calls == [("put_many", {"ttl_s": 60.0, "own": False, "acks": "quorum"})]
 
 
+async def test_a_batch_is_bounded_and_its_faults_are_named(unix, peer):
+    headers = {"Content-Type": "application/x-ndjson"}
+    line = b'{"key": "k", "name": "n", "value": "v"}\n'
+    status, outcome = await unix.json("POST", "/v1/batch", data=line, headers=headers)
+    assert (status, outcome["committed"], outcome["records"][0]["key"]) == (201, True, "k")
+    for body, why in (
+        (line * 1001, "line 1001: the batch is too large"),
+        (line + b"[]", "line 2"),
+        (line[:-2] + b', "if_version": "v"}', "compare-and-set"),
+        (b'{"key": "k", "key_base64": "aw==", "value": ""}', "line 1"),
+    ):
+        status, problem = await unix.json("POST", "/v1/batch", data=body, headers=headers)
+        assert (status, problem["type"]) == (400, "invalid")
+        assert why in problem["detail"]
+    refused = line.replace(b'"n"', b'"refused"')
+    status, problem = await unix.json("POST", "/v1/batch?acks=all", data=refused, headers=headers)
+    assert (status, problem["type"], problem["exit_code"]) == (409, "refused", 4)
+    assert len(peer.calls) == 2
+
+
 async def test_outcomes_come_while_the_body_is_being_sent(unix):
     sent = asyncio.Event()
 

@@ -12,12 +12,25 @@ import pytest
 
 from p2pkv import Client, Peer
 from p2pkv.errors import IncompleteError, InvalidError, NotFoundError, RefusedError
-from p2pkv.outcomes import TransferProgress
+from p2pkv.outcomes import BatchChange, TransferProgress
 from p2pkv.real_swarm import Swarm
 from tests.peer.faces import FACES, Face, lone_face
 
 OPERATIONS = (
-    *("put", "put_many", "get", "stream", "count", "delete", "keys", "watch", "upload", "download", "open_file"),
+    *(
+        "put",
+        "put_many",
+        "put_batch",
+        "get",
+        "stream",
+        "count",
+        "delete",
+        "keys",
+        "watch",
+        "upload",
+        "download",
+        "open_file",
+    ),
     *(
         "list_files",
         "delete_file",
@@ -237,3 +250,21 @@ async def test_events_tell_of_puts_transfers_and_contacts(swarm: Swarm, face: Fa
         ("delete", None),
     ]
     assert {event["change"] for event in found if event["event"] == "contact"} == {"came"}
+
+
+async def test_a_batch_is_all_or_nothing(face: Face) -> None:
+    changes = [BatchChange("a", b"1", name="x"), BatchChange(b"\xff", b"\xfe", name="y"), BatchChange("c", b"unnamed")]
+    outcome = await face.put_batch(changes)
+    assert [record.key for record in outcome.records] == [b"a", b"\xff", b"c"]
+    assert all(record.outcome.reached for record in outcome.records)
+    assert [record.value async for record in face.get(b"\xff")] == [b"\xfe"]
+    await face.put("c", b"for ever", name="z", once=True)
+    with pytest.raises(RefusedError, match=r"nothing of the batch was stored.*c/z.*write-once"):
+        await face.put_batch([BatchChange("a", b"2", name="x"), BatchChange("c", b"2", name="z")])
+    assert [record.value async for record in face.get("a")] == [b"1"]
+    assert (await face.put_batch([BatchChange("a", name="x", delete=True)])).records[0].deleted
+    assert await face.count("a") == 0
+    with pytest.raises(InvalidError):
+        await face.put_batch([])
+    with pytest.raises(InvalidError, match="majority"):
+        await face.put_batch(changes, acks="1")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from p2pkv.core.atomic import pending
 from p2pkv.core.pages import split_marker
 from p2pkv.core.reconciliation import item_of
 from p2pkv.core.records import SPLIT_NAME, Flag, Version, content_hash
@@ -115,6 +116,41 @@ class StoreConformance:
             Result.STALE,
         ]
         assert (await store.read(RangeQuery(PLACE))).versions == [once]
+
+    async def test_a_pending_version_lies_beside_its_record_unseen(self, store: Store) -> None:
+        old, new = version(clock=7), version(clock=9, body=b"new")
+        waits = pending(new, b"1" * 16)
+        assert [o.result for o in await store.commit([put(old), put(waits)])] == [Result.STORED] * 2
+        for query in (RangeQuery(PLACE), RangeQuery(PLACE, order="name"), RangeQuery(PLACE, reverse=True, dead=True)):
+            found = await store.read(query)
+            assert (found.versions, found.more, found.batches) == ([old], False, [b"1" * 16])
+        assert (await store.read(RangeQuery(PLACE, pending=True))).versions == [waits]
+        assert await store.read_name(PLACE, b"name") == [old, waits]
+        page = await store.page(PLACE)
+        assert page is not None and (page.live, page.total) == (1, 2)
+        assert store.usage().records == 1
+        assert [page.place for page in await store.waiting()] == [PLACE]
+
+    async def test_a_pending_version_gives_way_to_its_plain_one_in_one_step(self, store: Store) -> None:
+        old, new = version(clock=7), version(clock=9, body=b"new")
+        waits = pending(new, b"1" * 16)
+        await store.commit([put(old), put(waits)])
+        assert [o.result for o in await store.commit([put(new), drop(waits)])] == [Result.STORED] * 2
+        found = await store.read(RangeQuery(PLACE))
+        assert (found.versions, found.batches) == ([new], [])
+        assert await store.waiting() == []
+        assert (await store.read(RangeQuery(PLACE, pending=True))).versions == []
+
+    async def test_what_waits_outlives_a_restart(self, store: Store) -> None:
+        waits = pending(version(flags=Flag.OWN), b"2" * 16)
+        await store.commit([put(waits)])
+        await store.close()
+        await store.open()
+        assert [page.place for page in await store.waiting()] == [PLACE]
+        assert (await store.read(RangeQuery(PLACE, pending=True))).versions == [waits]
+        assert (await store.verify()).records_damaged == []
+        await store.commit([drop(waits)])
+        assert await store.page(PLACE) is None
 
     async def test_owners_do_not_compete_for_a_name(self, store: Store) -> None:
         shared = version(author=BERT, clock=7)

@@ -60,7 +60,9 @@ class Model:
             return (v.clock, v.name, v.owner) if query.order == "time" else (v.name, v.owner)
 
         found = sorted(self.page(query.place), key=position, reverse=query.reverse)
-        if not query.dead:
+        batches = sorted({v.batch for v in found if v.pending})
+        found = [v for v in found if v.pending is query.pending]
+        if not query.dead and not query.pending:
             found = [v for v in found if not v.dead and not v.expired(now_s)]
         found = [v for v in found if v.name.startswith(query.prefix)]
         sign = -1 if query.reverse else 1
@@ -72,9 +74,9 @@ class Model:
         for version in found:
             size += len(msgspec.msgpack.encode(version))
             if len(taken) == query.limit or (taken and size > query.bytes_max):
-                return RangeResult(taken, True)
+                return RangeResult(taken, True, batches)
             taken.append(version)
-        return RangeResult(taken, False)
+        return RangeResult(taken, False, batches)
 
 
 def compare(a: tuple, b: tuple) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from p2pkv.core.atomic import pending
 from p2pkv.core.clock import clock_of
 from p2pkv.core.records import Flag, Version, content_hash
 from p2pkv.ids import Place, place_of_key
@@ -45,7 +46,7 @@ def series(count: int, **fields: object) -> list[Version]:
 
 NAMES = [b"a", b"ab", b"b", b"\xff"]
 PLACES = [place_of_key(b"1"), place_of_key(b"2")]
-versions = st.builds(
+plain_versions = st.builds(
     Version,
     name=st.sampled_from(NAMES),
     clock=st.integers(1, 4),
@@ -54,6 +55,15 @@ versions = st.builds(
     expires_ms=st.sampled_from([0, 0, int(NOW_S * 1000), int(NOW_S * 1000) + 1]),
     size_bytes=st.just(1),
     body=st.sampled_from([b"", b"x", b"y" * 100]),
+)
+versions = st.one_of(
+    plain_versions,
+    plain_versions,
+    st.builds(
+        pending,
+        plain_versions.filter(lambda version: not version.flags & Flag.ONCE),
+        st.sampled_from([b"1" * 16, b"2" * 16]),
+    ),
 )
 places = st.sampled_from(PLACES)
 cursors = st.none() | st.builds(
@@ -76,4 +86,5 @@ range_queries = st.builds(
     limit=st.integers(1, 6),
     bytes_max=st.sampled_from([1, 100, 1 << 20]),
     dead=st.booleans(),
+    pending=st.sampled_from([False, False, True]),
 )

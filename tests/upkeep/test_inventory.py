@@ -9,11 +9,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2pkv.core import atomic
 from p2pkv.core.pages import split_marker
 from p2pkv.core.reconciliation import items_in
 from p2pkv.core.records import Flag, Version, content_hash
 from p2pkv.ids import Place
-from p2pkv.limits import CHANGES_FEW_MAX
+from p2pkv.limits import BATCH_ID_BYTES, CHANGES_FEW_MAX
 from p2pkv.messages import RECORDS
 from p2pkv.storage.interface import DropVersion, PutRegister, PutVersion, Write
 from p2pkv.storage.memory import MemoryStore
@@ -33,7 +34,8 @@ versions = st.builds(
     size_bytes=st.just(0),
     body=st.just(b""),
 )
-puts = st.builds(PutVersion, st.sampled_from(PLACES), st.just(b"key"), versions)
+waiting = st.builds(atomic.pending, versions, st.sampled_from([bytes([n]) * BATCH_ID_BYTES for n in (1, 2)]))
+puts = st.builds(PutVersion, st.sampled_from(PLACES), st.just(b"key"), versions | waiting)
 drops = st.builds(
     lambda put: DropVersion(put.place, put.version.name, put.version.owner, content_hash(put.version)), puts
 )

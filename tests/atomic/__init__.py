@@ -1,0 +1,1 @@
+"""Atomic batches in whole swarms."""
