@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from p2pkv.core import atomic
 from p2pkv.core.pages import split_marker
 from p2pkv.core.reconciliation import items_in
-from p2pkv.core.records import Flag, Version, content_hash
+from p2pkv.core.records import BATCH_ID_BYTES, Flag, Version, content_hash
 from p2pkv.ids import Place
-from p2pkv.limits import BATCH_ID_BYTES, CHANGES_FEW_MAX
+from p2pkv.limits import CHANGES_FEW_MAX
 from p2pkv.messages import RECORDS
 from p2pkv.storage.interface import DropVersion, PutRegister, PutVersion, Write
 from p2pkv.storage.memory import MemoryStore
