@@ -207,7 +207,7 @@ def test_no_get_sees_a_part_of_a_batch_while_replicas_die() -> None:
 
 
 def test_a_writer_that_ends_at_any_step_leaves_all_or_nothing() -> None:
-    ends = {writer_that_ends(3, datagrams) for datagrams in (1, 25, 45, 70, 100, 140)}
+    ends = {writer_that_ends(3, datagrams) for datagrams in (25, 70, 140)}
     assert ends == {"seen", "never"}
 
 
