@@ -14,6 +14,9 @@ from typing import Self
 from p2pkv.limits import K_DEFAULT
 from p2pkv.peer import Peer, StoreKind
 
+SETTLE_S = 20.0
+SETTLE_PEER_S = 1.0  # more for each peer: all of them share this process
+
 
 class Swarm:
     """`async with Swarm(20) as swarm: await swarm.peers[3].put(...)`."""
@@ -52,13 +55,14 @@ class Swarm:
         self.peers.append(peer)
         return peer
 
-    async def settle(self, timeout_s: float = 20.0) -> None:
+    async def settle(self, timeout_s: float | None = None) -> None:
         """Wait until every peer knows its way: as many others as it keeps replicas on, and nobody new looking around.
 
-        Where the swarm is no larger than the number of replicas, it is enough that all know all.
+        Raises TimeoutError; without `timeout_s` after a time that suits the number of peers. Where the swarm is no
+        larger than the number of replicas, it is enough that all know all.
         """
         wanted = min(self._k, len(self.peers) - 1)
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(timeout_s or SETTLE_S + SETTLE_PEER_S * len(self.peers)):
             while any(len(peer.node.server.contacts()) < wanted for peer in self.peers):  # noqa: ASYNC110 - no event tells it
                 await asyncio.sleep(0.02)
             if len(self.peers) > self._k + 1:
