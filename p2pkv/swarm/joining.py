@@ -2,12 +2,12 @@
 
 Theory of operation. While no contact is left, every known address is asked: those that the user gave (their names
 resolved anew each time), those saved at the last run, and contacts that were evicted. Attempts come at doubling,
-jittered intervals and never end. When somebody answers, lookups of our own id and of far places fill the table, and
-are repeated until they bring nobody new: of peers that join at the same time, none can tell the others whom it does
-not know yet. A lookup asks the nearest alone, and where all of these lack the same part of the swarm it ends among
-them; so a few others are asked for far places too, who stand elsewhere and know that part. With contacts, all this is
-done again every REFRESH_S; and bootstrap and former peers that are not contacts are asked again, which brings the
-parts of a divided swarm together.
+jittered intervals and never end. An ephemeral peer that answers becomes no contact, so those whom it knows are greeted
+in its stead. When somebody answers, lookups of our own id and of far places fill the table, and are repeated until they
+bring nobody new: of peers that join at the same time, none can tell the others whom it does not know yet. A lookup asks
+the nearest alone, and where all of these lack the same part of the swarm it ends among them; so a few others are asked
+for far places too, who stand elsewhere and know that part. With contacts, all this is done again every REFRESH_S; and
+bootstrap and former peers that are not contacts are asked again, which brings the parts of a divided swarm together.
 
 Owns the one task that does this. Sends nothing itself but by the protocol and the lookups.
 """
@@ -26,6 +26,7 @@ from p2pkv.limits import (
     BOOTSTRAP_BACKOFF_MIN_S,
     ELSEWHERE_ASKED,
     FAR_TARGETS_MAX,
+    NODES_IN_ANSWER_MAX,
     REFRESH_S,
     SETTLE_PAUSE_S,
     SETTLE_ROUNDS_MAX,
@@ -140,7 +141,12 @@ class Joining:
         """Ask these addresses, and those of before where `saved`, who is there; returns as soon as one answers."""
         former = [contact.address for contact in self._protocol.former] if saved else []
         candidates = list(dict.fromkeys([*addresses, *(self.saved if saved else []), *former]))
-        tasks = [self._protocol.spawn(self.greet(address)) for address in candidates[:BOOTSTRAP_ADDRESSES_MAX]]
+        return await self._first(
+            [self._protocol.spawn(self.greet(address)) for address in candidates[:BOOTSTRAP_ADDRESSES_MAX]]
+        )
+
+    async def _first(self, tasks: Sequence[asyncio.Task[Contact | None]]) -> list[Contact]:
+        """Who answered first; the others go on."""
         found: list[Contact] = []
         pending = set(tasks)
         try:
@@ -155,6 +161,22 @@ class Joining:
 
     async def greet(self, address: Address) -> Contact | None:
         """The peer at an address; None for silence, and for ourselves."""
+        contact = await self._greet(address)
+        if contact is not None and contact.ephemeral:
+            await self._meet_those_of(contact)
+        return contact
+
+    async def _meet_those_of(self, guest: Contact) -> None:
+        """Greet whom a peer knows that is nobody's contact itself; returns as soon as one of them answers."""
+        try:
+            _, named = await self._protocol.call_find_node(guest, self._protocol.source_node)
+        except RemoteError as error:
+            log.info("%s:%d named nobody: %s", guest.ip, guest.port, error)
+            return
+        addresses = list(dict.fromkeys((node.host, node.port) for node in named or ()))
+        await self._first([self._protocol.spawn(self._greet(address)) for address in addresses[:NODES_IN_ANSWER_MAX]])
+
+    async def _greet(self, address: Address) -> Contact | None:
         try:
             contact = await self._protocol.greet_address(address)
         except RemoteError as error:

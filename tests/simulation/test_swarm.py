@@ -13,7 +13,8 @@ import pytest
 
 from p2pkv.errors import IncompleteError, P2pkvError, UnreachableError
 from p2pkv.peer import Peer
-from p2pkv.testing import SimSwarm
+from p2pkv.simulation.simulation import Seat
+from p2pkv.testing import SimPeer, SimSwarm
 
 VALUES = [f"value {number}".encode() for number in range(12)]
 
@@ -115,6 +116,21 @@ def test_a_peer_that_is_not_joined_yet_does_not_take_itself_for_the_swarm() -> N
             swarm.run(alone.put("k", b"x", name="o", once=True))
         with pytest.raises(UnreachableError):
             swarm.run(alone.count("k"))
+
+
+def test_a_newcomer_that_knows_an_ephemeral_peer_alone_joins_and_takes_its_share() -> None:
+    def last_is_ephemeral(seat: Seat) -> SimPeer:
+        peer = SimPeer(seat)
+        peer._ephemeral = len(swarm.peers) == 4
+        return peer
+
+    swarm = SimSwarm(5, seed=9, make_peer=last_is_ephemeral)
+    with swarm:
+        swarm.run(fill(swarm.peers[0], "k"))
+        newcomer = swarm.add_peer(bootstrap=[4], wait_s=20)
+        swarm.run_for(seconds=30)
+        assert swarm.run(values_of(newcomer, "k")) == VALUES
+        assert newcomer.node.upkeep.counters["upkeep_records_fetched"] == len(VALUES)
 
 
 def test_a_call_to_a_peer_that_stops_ends_with_an_error() -> None:
