@@ -84,10 +84,17 @@ class Inventory:
     def change_cell(self, cell: bytes, changes: Mapping[bytes, bool]) -> bool:
         """Say of some items of a cell whether they are held from now on; True where that is a change."""
         digits = cell.hex().encode()
-        items = set(items_in(self._cells.get(digits, b"")))
-        items.update(item for item, held in changes.items() if held)
-        items.difference_update([item for item, held in changes.items() if not held])
-        return self._set(digits, b"".join(sorted(items)))
+        before = self._cells.get(digits, b"")
+        parts: list[bytes] = []
+        at = 0  # items of before that are dealt with
+        for item in sorted(changes):
+            low = _place_of(item, before, at)
+            parts.append(before[at * ITEM_BYTES : low * ITEM_BYTES])
+            if changes[item]:
+                parts.append(item)
+            at = low + (before[low * ITEM_BYTES : (low + 1) * ITEM_BYTES] == item)
+        parts.append(before[at * ITEM_BYTES :])
+        return self._set(digits, b"".join(parts))
 
     def _set(self, digits: bytes, joined: bytes) -> bool:
         before = self._cells.get(digits, b"")
@@ -236,6 +243,18 @@ class Walk:
         digests = [data[start : start + DIGEST_BYTES] for start in range(2, len(data), DIGEST_BYTES)]
         children = zip(digits, digests, strict=True)
         return [prefix + digit for digit, digest in children if self._own.digest(prefix + digit) != digest]
+
+
+def _place_of(item: bytes, joined: bytes, low: int) -> int:
+    """Where an item stands, or would stand, among sorted ones that are joined; not before `low`."""
+    high = len(joined) // ITEM_BYTES
+    while low < high:
+        middle = (low + high) // 2
+        if joined[middle * ITEM_BYTES : (middle + 1) * ITEM_BYTES] < item:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 def _hash(data: bytes) -> bytes:

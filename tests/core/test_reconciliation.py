@@ -117,3 +117,18 @@ def test_prefixes_are_hexadecimal_and_short() -> None:
     for prefix in (b"0" * 21, b"A", b" "):
         with pytest.raises(RemoteError):
             check_prefix(prefix)
+
+
+@given(st.lists(st.dictionaries(st.integers(0, 40), st.booleans(), max_size=12), max_size=6))
+def test_changes_of_a_cell_come_to_the_same_as_saying_all_of_it(steps: list[dict[int, bool]]) -> None:
+    cell, changed, said, held = b"\xaa\xbb", Inventory(), Inventory(), set[bytes]()
+    for step in steps:
+        changes = {cell + number.to_bytes(8, "big"): here for number, here in step.items()}
+        before = set(held)
+        held |= {item for item, here in changes.items() if here}
+        held -= {item for item, here in changes.items() if not here}
+        assert changed.change_cell(cell, changes) == (held != before)
+        said.set_cell(cell, held)
+        assert changed.items(b"") == said.items(b"")
+        assert changed.digest(b"") == said.digest(b"")
+        assert len(changed) == len(held)
