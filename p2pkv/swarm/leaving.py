@@ -75,7 +75,8 @@ class Leaving:
         self._acceptor.ended = True
         try:
             async with asyncio.timeout(LEAVE_S_MAX):
-                handed_on = await self._hand_on(duties) and await self._tending.hand_on()
+                # Beside each other: a neighbour that keeps silent must not keep shards from going where they can.
+                handed_on = all(await asyncio.gather(self._hand_on(duties), self._tending.hand_on()))
         except TimeoutError:
             handed_on = False
         if not handed_on:
