@@ -226,9 +226,9 @@ class Asker:
         if call.contact.address != address:
             self._counters["replies_from_others"] += 1
             return
-        if frame.kind == wire.ERROR and self._is_at_work(call, frame):
-            return
         try:
+            if frame.kind == wire.ERROR and self._is_at_work(call, frame):
+                return
             result = self._judge(call, frame)
         except RemoteError as error:
             self._finish(call, None, error)
