@@ -138,6 +138,8 @@ NODES_IN_ANSWER_MAX = 20  # 20 x about 48 bytes
 # Versions of one answer: the payload less nodes, digest, cursor and msgpack heads.
 RECORDS_ANSWER_BYTES_MAX = RPC_PAYLOAD_BYTES_MAX - NODES_IN_ANSWER_MAX * 48 - 160
 RECORDS_STORE_BYTES_MAX = RPC_PAYLOAD_BYTES_MAX - KEY_BYTES_MAX - 160  # versions of one store request
+RECORDS_STORE_LONG_BYTES_MAX = 768 * KIB  # of one request by bulk transfer: some 1,000 short ones
+RECORDS_JUDGED_AT_ONCE = 128  # of one request, before others get their turn: some 3 ms
 RESULT_BYTES = 24  # of the answer to one version stored: code and the usual detail
 RECORDS_ANSWER_MAX = 1000  # versions of one answer
 RECORDS_DIGEST_MAX = 5000  # versions that one digest request makes a replica read
@@ -321,6 +323,8 @@ PIECES_IN_FLIGHT_MAX = 16  # 128 KB outstanding to one contact: the default sock
 PIECE_CHUNKS_PER_CONTACT_MAX = 2  # so at most 32 pieces, 256 KB, outstanding: half of what a contact may have
 PIECE_CHUNKS_MAX = 64  # chunks being put together, all senders: 64 MiB; the oldest gives way
 PIECE_CHUNKS_CACHED_MAX = 8  # chunks kept in memory while they are read piece by piece
+CALL_S_MAX = RPC_WORKING_S_MAX  # what a call by bulk transfer may take at a peer that is heard
+CALL_LOOK_S = 0.5  # how often a call is looked at
 PULL_QUIET_S = 0.5  # nothing heard of a peer for so long while bytes are awaited: they are fetched elsewhere, too
 PULL_LOOK_S = 0.25  # how often a pull is looked at
 PULL_PATIENCE = 4.0  # times what pulls usually take: then, too
@@ -344,10 +348,11 @@ HTTP_HEARTBEAT_S = 15.0  # a silent stream says that it lives, and finds out whe
 HTTP_STOP_S = 2.0  # what open connections get to end when the peer stops
 
 # --- Peer ---
-BATCH_RECORDS_MAX = 1000  # records of a batch that are signed before the first is sent
+BATCH_RECORDS_MIN = 500  # records of the first batch of many, which are signed before the first of them is sent
+BATCH_RECORDS_MAX = 4000  # of a later one; a replica writes some 1,600 of them at once, at half the cost of 400
 BATCH_RTO_S_MIN = 0.5  # nor sooner: the other replicas make up for the one whose message was lost
 BATCH_RTO_S_MAX = 1.0  # a message of a batch is sent again after this at the latest: five times until its deadline
-BATCHES_AT_ONCE_MAX = 4  # of one `put_many`, under way: replicas sync more records at once
+BATCHES_AT_ONCE_MAX = 3  # of one `put_many`, under way: replicas have something to do while outcomes are told
 EVENTS_QUEUED_MAX = 1000  # of one listener; a slow one loses events, the peer never waits
 FOLDERS_READ_AHEAD_MAX = 8  # of one listing, beside those that are open
 ENTRIES_READ_AHEAD_MAX = 64  # of each of those folders

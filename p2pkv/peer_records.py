@@ -15,7 +15,7 @@ from p2pkv.core.drafts import Change, Draft
 from p2pkv.core.records import Flag, version_token
 from p2pkv.errors import IncompleteError, InvalidError, NotFoundError
 from p2pkv.files.concurrency import each_job, run_jobs
-from p2pkv.limits import ATOMIC_KEYS_AT_ONCE_MAX, BATCH_RECORDS_MAX
+from p2pkv.limits import ATOMIC_KEYS_AT_ONCE_MAX
 from p2pkv.outcomes import Acks, BatchChange, BatchOutcome, BatchRecord, Order, PutOutcome, Record
 from p2pkv.peer_events import Events, shown
 from p2pkv.swarm.atomic_writing import untouched
@@ -81,19 +81,13 @@ class PeerRecords:
         """Add a record a value, many to a message. Yields every outcome in order, short ones too: look at `reached`."""
         key_bytes = checked_key(key)
         flags = Flag.OWN if own else 0
-        batch: list[Draft] = []
-        async for value in each(values):
-            batch.append(await self._translator.draft(value, self._name(None), flags=flags, ttl_s=ttl_s, acks=acks))
-            if len(batch) >= BATCH_RECORDS_MAX:
-                async for outcome in self._put_batch(key_bytes, batch, acks):
-                    yield outcome
-                batch = []
-        async for outcome in self._put_batch(key_bytes, batch, acks):
-            yield outcome
 
-    async def _put_batch(self, key: bytes, batch: list[Draft], acks: Acks) -> AsyncIterator[PutOutcome]:
-        async for outcome in self.node.records.put_many(key, batch, acks=acks):
-            self._events.put(key, outcome)
+        async def drafts() -> AsyncIterator[Draft]:
+            async for value in each(values):
+                yield await self._translator.draft(value, self._name(None), flags=flags, ttl_s=ttl_s, acks=acks)
+
+        async for outcome in self.node.records.put_many(key_bytes, drafts(), acks=acks):
+            self._events.put(key_bytes, outcome)
             yield outcome
 
     async def put_batch(self, changes: Iterable[BatchChange], *, acks: Acks = "quorum") -> BatchOutcome:

@@ -158,7 +158,7 @@ def decoder_of(type_: Any) -> Decode:
     return msgspec.msgpack.Decoder(type_).decode
 
 
-def decoded(decode: Decode, body: bytes | Raw, code: str = "malformed") -> Any:
+def decoded(decode: Decode, body: bytes | memoryview | Raw, code: str = "malformed") -> Any:
     """Decode, or raise RemoteError of this code."""
     try:
         return decode(body)

@@ -31,10 +31,12 @@ from p2pkv.limits import (
     PAGE_SITES_S,
     PAGES_ASKED_AT_ONCE_MAX,
     RECORDS_STORE_BYTES_MAX,
+    RECORDS_STORE_LONG_BYTES_MAX,
     STORE_MESSAGES_AT_ONCE_MAX,
     STORE_MESSAGES_WAITING_MAX,
 )
 from p2pkv.outcomes import Acks, ReplicaFailure
+from p2pkv.swarm.bulk_calls import BulkCalls
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.lookup import Lookups
 from p2pkv.swarm.neighbourhood import Neighbourhood
@@ -61,6 +63,7 @@ class Sites:
         self._lookups = lookups
         self._neighbourhood = neighbourhood
         self._known: OrderedDict[Place, Site] = OrderedDict()
+        self._finding: dict[Place, asyncio.Task[Site]] = {}
         self._slots = asyncio.Semaphore(PAGES_ASKED_AT_ONCE_MAX)
 
     async def of(self, key: bytes, page: PageName) -> Site:
@@ -68,16 +71,25 @@ class Sites:
         site = self._known.get(place)
         if site is not None and site.until_s > asyncio.get_running_loop().time():
             return site
-        async with self._slots:
-            site = self._known[place] = await self._find(place)
+        finding = self._finding.get(place)
+        if finding is None:  # batches that run side by side go to the same pages
+            finding = self._finding[place] = asyncio.create_task(self._find(place))
+            finding.add_done_callback(lambda done: self._found(place, done))
+        return await asyncio.shield(finding)
+
+    def _found(self, place: Place, finding: asyncio.Task[Site]) -> None:
+        del self._finding[place]
+        if finding.cancelled() or finding.exception() is not None:
+            return
+        self._known[place] = finding.result()
         self._known.move_to_end(place)
         if len(self._known) > PAGE_SITES_MAX:
             self._known.popitem(last=False)
-        return site
 
     async def _find(self, place: Place) -> Site:
         self._lookups.require_swarm()
-        found = await self._lookups.find_nodes(place)
+        async with self._slots:
+            found = await self._lookups.find_nodes(place)
         self._lookups.require_swarm()  # again: the silence of most may have shown just now
         here = self._neighbourhood.keeps(place)
         contacts = [contact for contact in found.contacts if contact.kind != "stock"]
@@ -88,14 +100,26 @@ class Sites:
     def forget(self, place: Place) -> None:
         self._known.pop(place, None)
 
+    async def close(self) -> None:
+        finding = list(self._finding.values())
+        for task in finding:
+            task.cancel()
+        await asyncio.gather(*finding, return_exceptions=True)
+
 
 class BatchWriter:
     """Stores of many records."""
 
     def __init__(
-        self, protocol: PeerProtocol, lookups: Lookups, replica: Replica, neighbourhood: Neighbourhood
+        self,
+        protocol: PeerProtocol,
+        calls: BulkCalls,
+        lookups: Lookups,
+        replica: Replica,
+        neighbourhood: Neighbourhood,
     ) -> None:
         self._protocol = protocol
+        self._calls = calls
         self._lookups = lookups
         self._replica = replica
         self._node = neighbourhood.node_id.hex()
@@ -130,6 +154,7 @@ class BatchWriter:
         return task
 
     async def close(self) -> None:
+        await self._sites.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -152,15 +177,8 @@ class BatchWriter:
             try:
                 if self._lookups.silences.is_silent(contact):
                     raise RemoteError("silent", "it did not answer lately")
-                results = (
-                    await self._protocol.call(
-                        contact,
-                        messages.STORE_RECORDS,
-                        request,
-                        rto_s_min=max(BATCH_RTO_S_MIN, min(self._usual.rto_s, BATCH_RTO_S_MAX)),
-                    )
-                ).results
-                self._usual.observe(asyncio.get_running_loop().time() - asked_s)
+                reply = await self._call(contact, request, sum(batch.sizes[index] for index in indexes))
+                results = reply.results
                 if len(results) != len(indexes):
                     raise RemoteError("misbehaved", "a wrong number of results")
             except RemoteError as error:
@@ -169,6 +187,17 @@ class BatchWriter:
                 batch.fail(indexes, ReplicaFailure(contact.id.hex(), address, str(error)))
                 return
         batch.add(indexes, results, contact.id.hex(), address)
+
+    async def _call(
+        self, contact: Contact, request: messages.StoreRecords, size_bytes: int
+    ) -> messages.StoreRecordsReply:
+        if size_bytes > RECORDS_STORE_BYTES_MAX:
+            return await self._calls.call(contact, messages.STORE_RECORDS, request)
+        rto_s_min = max(BATCH_RTO_S_MIN, min(self._usual.rto_s, BATCH_RTO_S_MAX))
+        asked_s = asyncio.get_running_loop().time()
+        reply = await self._protocol.call(contact, messages.STORE_RECORDS, request, rto_s_min=rto_s_min)
+        self._usual.observe(asyncio.get_running_loop().time() - asked_s)
+        return reply
 
 
 class _Batch:
@@ -181,6 +210,7 @@ class _Batch:
         self.versions = versions
         self.pages = pages
         self.sites = sites
+        self.sizes = [encoded_bytes(version) + 1 for version in versions]  # in a message
         self.tallies = [
             Tally(version, site.replicas, needed(acks, site.replicas) or 1)
             for version, site in zip(versions, sites, strict=True)
@@ -198,12 +228,11 @@ class _Batch:
         for index, site in enumerate(self.sites):
             for contact in site.contacts:
                 shares.setdefault(contact.id, (contact, []))[1].append(index)
-        sizes = [encoded_bytes(version) + 1 for version in self.versions]
         own = [writer.keep(self, here)] if here else []
         return own + [
             writer.send(self, contact, group)
             for contact, indexes in shares.values()
-            for group in fitting(sizes, indexes)
+            for group in fitting(self.sizes, indexes, _room_bytes(contact))
         ]
 
     def add(self, indexes: list[int], results: list[messages.StoreResult], node: str, address: str) -> None:
@@ -222,14 +251,21 @@ class _Batch:
         return [site for site, tally in zip(self.sites, self.tallies, strict=True) if not tally.reached]
 
 
-def fitting(sizes_bytes: Sequence[int] | Mapping[int, int], indexes: list[int]) -> list[list[int]]:
+def _room_bytes(contact: Contact) -> int:
+    """What one message to a contact holds."""
+    return RECORDS_STORE_LONG_BYTES_MAX if contact.bulk else RECORDS_STORE_BYTES_MAX
+
+
+def fitting(
+    sizes_bytes: Sequence[int] | Mapping[int, int], indexes: list[int], message_bytes: int = RECORDS_STORE_BYTES_MAX
+) -> list[list[int]]:
     """Indexes in lists whose sizes fit one message."""
     groups: list[list[int]] = []
     room_bytes = 0
     for index in indexes:
         if not groups or sizes_bytes[index] > room_bytes:
             groups.append([])
-            room_bytes = RECORDS_STORE_BYTES_MAX
+            room_bytes = message_bytes
         groups[-1].append(index)
         room_bytes -= sizes_bytes[index]
     return groups

@@ -45,6 +45,11 @@ log = logging.getLogger(__name__)
 OnOffer = Callable[[Address, bytes, int], Accept | Reject]
 OnReceived = Callable[[Address, bytes, memoryview], Awaitable[bytes]]
 OnRequest = Callable[[Address, bytes], Awaitable[Buffer]]
+OnCall = Callable[[bytes, memoryview], Awaitable[Buffer]]
+
+
+async def _no_calls(method: bytes, body: memoryview) -> Buffer:
+    raise RemoteError("unknown-method", "nothing is called here")
 
 
 class BulkService:
@@ -64,7 +69,9 @@ class BulkService:
 
         Both may raise RemoteError, which travels. `on_offer` says beforehand whether a push is wanted.
         """
-        self.counters = {"pushed": 0, "pulled": 0, "received": 0, "served": 0, "connections": 0, "malformed": 0}
+        names = ("pushed", "pulled", "called", "received", "served", "answered", "connections", "malformed")
+        self.counters = dict.fromkeys(names, 0)
+        self.on_call: OnCall = _no_calls  # answers a method, called by its name
         self._wire = wire
         self._env = env
         self._on_offer = on_offer
@@ -102,10 +109,22 @@ class BulkService:
         self.counters["pulled"] += 1
         return data
 
+    async def call(self, address: Address, method: bytes, body: Buffer, *, deadline_s: float) -> memoryview:
+        """A method's answer to a request. Raises RemoteError."""
+        assert len(method) <= BULK_TOPIC_BYTES_MAX
+        assert 0 < len(body) <= STORED_CHUNK_BYTES_MAX
+        answer = await self._exchange(address, messages.CALL, method, body, BULK_REPLY_BYTES_MAX, deadline_s)
+        self.counters["called"] += 1
+        return answer
+
     def connected(self, address: Address) -> bool:
         """Whether there is a connection whose peer is not known to be silent."""
         link = self._link_to.get(address)
         return link is not None and link.connection.usable and not link.connection.silent(self._clock())
+
+    def open_to(self, address: Address) -> bool:
+        """Whether there is a connection, be its peer silent or not."""
+        return address in self._link_to
 
     def quiet_s(self, address: Address) -> float:
         """How long a peer that something is awaited of was not heard."""
@@ -271,6 +290,8 @@ class BulkService:
     def _admit(self, address: Address, kind: int, topic: bytes, size: int) -> Accept | Reject:
         if kind == messages.PULL:
             return Accept() if not size else Reject("malformed", "a pull that brings data")
+        if kind == messages.CALL:
+            return Accept() if 0 < size <= STORED_CHUNK_BYTES_MAX else Reject("malformed", "a call of no such length")
         return self._on_offer(address, topic, size)
 
     def _on_requested(self, link: Link, event: Requested) -> None:
@@ -297,6 +318,9 @@ class BulkService:
             data = await self._on_request(address, event.topic)
             self.counters["served"] += 1
             return data
+        if event.kind == messages.CALL:
+            self.counters["answered"] += 1
+            return await self.on_call(event.topic, event.data)
         answer = await self._on_received(address, event.topic, event.data)
         self.counters["received"] += 1
         return answer

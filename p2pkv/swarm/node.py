@@ -22,6 +22,7 @@ from p2pkv.swarm.advertising import Advertising
 from p2pkv.swarm.agreement import Agreement
 from p2pkv.swarm.atomic_writing import AtomicWriter
 from p2pkv.swarm.batch_writing import BatchWriter
+from p2pkv.swarm.bulk_calls import BulkCalls
 from p2pkv.swarm.bulk_chunks import BulkTransport
 from p2pkv.swarm.catching_up import CatchingUp
 from p2pkv.swarm.chunks import ChunkKeeper, ChunkSwarm
@@ -117,8 +118,11 @@ class SwarmNode:
         acceptor = Acceptor(registers, self.catching_up)
         chunk_hash = hash_at_once if env.simulated else ThreadHasher()
         keeper = ChunkKeeper(self.store, stores=self._stores, chunk_hash=chunk_hash, now_s=env.now_s)
+        self.bulk = BulkTransport(protocol, self.server.endpoint, keeper, env)
+        calls = BulkCalls(self.bulk.service)
+        calls.register(messages.STORE_RECORDS, self.replica.on_store_long)
         pages = PageWriter(protocol, self.lookups, self.replica, self.neighbourhood, self.identity.public_key)
-        self.batches = BatchWriter(protocol, self.lookups, self.replica, self.neighbourhood)
+        self.batches = BatchWriter(protocol, calls, self.lookups, self.replica, self.neighbourhood)
         self.writer = Writer(pages, self.batches, self.replica, self.identity, env)
         self.sources = Sources(protocol, self.lookups, self.replica, self.neighbourhood)
         reader = Reader(self.sources, env, self.writer.tree)
@@ -133,7 +137,6 @@ class SwarmNode:
         self.records = RecordSwarm(self.writer, reader, agreement, atomic, self.identity.public_key)
         self.mover = Mover(self.store, holdings, self.writer, self.sources, self.neighbourhood, env)
         self.mover.start()
-        self.bulk = BulkTransport(protocol, self.server.endpoint, keeper, env)
         self.chunks = ChunkSwarm(protocol, self.bulk, self.lookups, keeper, self.neighbourhood)
         inventory = StoreInventory(self.store)
         summaries = Summaries(holdings, self.neighbourhood, env)

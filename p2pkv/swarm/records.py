@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from itertools import islice
 
 from p2pkv.core.drafts import Change, Draft
@@ -80,7 +80,7 @@ class RecordSwarm:
     def unique_name(self) -> bytes:
         return self._writer.unique_name()
 
-    def put_many(self, key: bytes, drafts: Iterable[Draft], *, acks: Acks = "quorum") -> AsyncIterator[PutOutcome]:
+    def put_many(self, key: bytes, drafts: AsyncIterable[Draft], *, acks: Acks = "quorum") -> AsyncIterator[PutOutcome]:
         return self._writer.put_many(key, drafts, acks=acks)
 
     def read(
@@ -118,23 +118,22 @@ class RecordSwarm:
 
         Raises RefusedError at the end where some cannot be deleted: all the others are.
         """
-        batch: list[Draft] = []
         deleted = kept = 0
         refused: list[RefusedError] = []  # some of them
-        async for version in self.read(key):
-            try:
-                self._check_deletable(version)
-            except RefusedError as error:
-                refused = [*refused[:2], error]
-                kept += 1
-                continue
-            deleted += 1
-            batch.append(_tombstone(version))
-            if len(batch) >= 1000:
-                async for outcome in self.put_many(key, batch, acks=acks):
-                    yield outcome
-                batch = []
-        async for outcome in self.put_many(key, batch, acks=acks):
+
+        async def tombstones() -> AsyncIterator[Draft]:
+            nonlocal deleted, kept, refused
+            async for version in self.read(key):
+                try:
+                    self._check_deletable(version)
+                except RefusedError as error:
+                    refused = [*refused[:2], error]
+                    kept += 1
+                    continue
+                deleted += 1
+                yield _tombstone(version)
+
+        async for outcome in self.put_many(key, tombstones(), acks=acks):
             yield outcome
         if refused:
             told = "; ".join(map(str, refused))

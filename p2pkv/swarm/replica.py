@@ -24,11 +24,13 @@ from p2pkv.ids import ID_BYTES, Place
 from p2pkv.limits import (
     ATOMIC_BATCHES_PER_PAGE_MAX,
     ATOMIC_IDS_BYTES_MAX,
+    BULK_REPLY_BYTES_MAX,
     NAME_BYTES_MAX,
     NAMES_ASKED_MAX,
     RECORDS_ANSWER_BYTES_MAX,
     RECORDS_ANSWER_MAX,
     RECORDS_DIGEST_MAX,
+    RECORDS_JUDGED_AT_ONCE,
     RESULT_BYTES,
     STOCK_VALUE_BYTES_MAX,
     VERSION_BYTES_MAX,
@@ -100,6 +102,13 @@ class Replica:
 
     async def on_store(self, sender: Sender, request: messages.StoreRecords) -> messages.StoreRecordsReply:
         """Keep versions durably, or say of each why not."""
+        return await self._store(request, RECORDS_ANSWER_BYTES_MAX)
+
+    async def on_store_long(self, request: messages.StoreRecords) -> messages.StoreRecordsReply:
+        """The same for as many as bulk transfer brings."""
+        return await self._store(request, BULK_REPLY_BYTES_MAX)
+
+    async def _store(self, request: messages.StoreRecords, answer_bytes_max: int) -> messages.StoreRecordsReply:
         check_key(request.key)
         places = _places(request)
         strangers = set() if request.force else {place for place in set(places) if not self._neighbourhood.keeps(place)}
@@ -108,7 +117,7 @@ class Replica:
         kept = await self.store_versions(request.key, [request.versions[i] for i in mine], [places[i] for i in mine])
         for index, result in zip(mine, kept, strict=True):
             results[index] = result
-        return messages.StoreRecordsReply(_fitting(results), self._nearer(request, places))
+        return messages.StoreRecordsReply(_fitting(results, answer_bytes_max), self._nearer(request, places))
 
     def _nearer(self, request: messages.StoreRecords, places: list[Place]) -> list[wire.NodeTuple]:
         """Who is nearest where the sender has another opinion of it; of a request for several pages it has none."""
@@ -261,6 +270,8 @@ class Replica:
         now_s = self._env.now_s()
         results: list[StoreResult | None] = []
         for version, place in zip(versions, places, strict=True):
+            if len(results) % RECORDS_JUDGED_AT_ONCE == RECORDS_JUDGED_AT_ONCE - 1:
+                await asyncio.sleep(0)
             result = _unfit(version, split=split[place])
             if result is None and place in waiting:
                 held = await self.store.read_name(place, version.name)
@@ -389,9 +400,9 @@ def _result(outcome: WriteOutcome) -> StoreResult:
     return StoreResult(_CODES[outcome.result], outcome.detail, outcome.current)
 
 
-def _fitting(results: list[StoreResult]) -> list[StoreResult]:
+def _fitting(results: list[StoreResult], answer_bytes_max: int) -> list[StoreResult]:
     """Results that fit one answer: of the versions that stand in the way, as many as there is room for."""
-    room_bytes = RECORDS_ANSWER_BYTES_MAX - len(results) * RESULT_BYTES
+    room_bytes = answer_bytes_max - len(results) * RESULT_BYTES
     fitting: list[StoreResult] = []
     for result in results:
         if result.current is not None:

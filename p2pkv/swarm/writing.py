@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b32hexencode
-from collections.abc import AsyncIterator, Iterable
-from itertools import islice
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 
 from p2pkv.core.drafts import Draft
 from p2pkv.core.pages import PageName, PageTree, PageTrees, path_of, split_marker
@@ -21,6 +21,7 @@ from p2pkv.core.records import Flag, Version, encoded_bytes, version_token
 from p2pkv.errors import RefusedError
 from p2pkv.limits import (
     BATCH_RECORDS_MAX,
+    BATCH_RECORDS_MIN,
     BATCHES_AT_ONCE_MAX,
     CLOCK_RETRIES_MAX,
     PAGE_DEPTH_MAX,
@@ -64,24 +65,32 @@ class Writer:
         return tally.outcome()
 
     async def put_many(
-        self, key: bytes, drafts: Iterable[Draft], *, acks: Acks = "quorum"
+        self, key: bytes, drafts: AsyncIterable[Draft], *, acks: Acks = "quorum"
     ) -> AsyncIterator[PutOutcome]:
         """Put many records of one key, as many to a message as fit; outcomes come in the order of the drafts.
 
-        Every record has its own outcome, and a batch that was cut off may be put again whole.
+        Every record has its own outcome, and a batch that was cut off may be put again whole. Where the drafts end
+        with an error, the outcomes of those before it come first.
         """
-        rest = iter(drafts)
-        running: list[asyncio.Task[list[Tally]]] = []
+        running: deque[asyncio.Task[list[Tally]]] = deque()
+        failure: Exception | None = None
+        batches = _batches(drafts)
         try:
-            while batch := list(islice(rest, BATCH_RECORDS_MAX)):
-                running.append(asyncio.create_task(self._put_batch(key, batch, acks)))
-                if len(running) >= BATCHES_AT_ONCE_MAX:
+            while True:
+                try:
+                    batch = await anext(batches, None)
+                except Exception as error:
+                    failure, batch = error, None
+                if batch is not None:
+                    running.append(asyncio.create_task(self._put_batch(key, batch, acks)))
+                while running and (batch is None or len(running) >= BATCHES_AT_ONCE_MAX):
                     for tally in await running[0]:
                         yield tally.outcome()
-                    running.pop(0)
-            for task in running:
-                for tally in await task:
-                    yield tally.outcome()
+                    running.popleft()
+                if failure is not None:
+                    raise failure
+                if batch is None:
+                    return
         finally:
             for task in running:
                 task.cancel()
@@ -186,6 +195,18 @@ class Writer:
     async def tell_split(self, key: bytes, page: PageName) -> None:
         """Tell all replicas of a page that it is split."""
         await self._pages.store(key, page, [split_marker(page)], "all")
+
+
+async def _batches(drafts: AsyncIterable[Draft]) -> AsyncIterator[list[Draft]]:
+    """Short ones first, so the first outcomes come soon; long ones then, which replicas sync at once."""
+    size, batch = BATCH_RECORDS_MIN, list[Draft]()
+    async for draft in drafts:
+        batch.append(draft)
+        if len(batch) >= size:
+            yield batch
+            size, batch = min(2 * size, BATCH_RECORDS_MAX), []
+    if batch:
+        yield batch
 
 
 def _below(tally: Tally) -> bool:

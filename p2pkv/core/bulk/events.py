@@ -28,7 +28,7 @@ class Requested:
     """A request of the peer has come whole. `Connection.reply` or `Connection.refuse` must follow."""
 
     stream: int
-    kind: int  # messages.PUSH or messages.PULL
+    kind: int  # one of messages.KINDS
     topic: bytes
     data: memoryview  # of memory that is nobody else's
 

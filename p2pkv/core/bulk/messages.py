@@ -19,6 +19,8 @@ from p2pkv.limits import BULK_REPLY_BYTES_MAX, BULK_TOPIC_BYTES_MAX
 
 PUSH: Final = 1
 PULL: Final = 2
+CALL: Final = 3
+KINDS: Final = frozenset({PUSH, PULL, CALL})
 _HEAD: Final = struct.Struct(">BHI")
 HEAD_BYTES: Final = _HEAD.size
 
@@ -39,7 +41,7 @@ class Request:
         """Raises RemoteError where it is none."""
         self.kind, length, self.reply_bytes_max = _HEAD.unpack_from(start)
         self.data_at = HEAD_BYTES + length
-        if self.kind not in {PUSH, PULL} or length > BULK_TOPIC_BYTES_MAX:
+        if self.kind not in KINDS or length > BULK_TOPIC_BYTES_MAX:
             raise RemoteError("malformed", "no request of ours")
         if self.reply_bytes_max > BULK_REPLY_BYTES_MAX:
             raise RemoteError("malformed", "asks for too large a reply")
