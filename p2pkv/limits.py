@@ -271,6 +271,7 @@ STORE_COMMITS_QUEUED_MAX = 4096  # batches waiting for the disk; further callers
 STORE_CHUNKS_QUEUED_MAX = 128  # 128 MiB of memory at 1 MiB each
 STORE_GROUP_WRITES_MAX = 4096  # record writes under one fsync: some 80 ms of one core
 STORE_ROWS_AT_ONCE_MAX = 128  # read or written by one statement; a power of two
+STORE_HEADS_KEPT_MAX = 8192  # rows of pages that are not read again before they are written; some 4 MB
 STORE_GROUP_CHUNK_BYTES_MAX = 16 * MIB  # chunk bytes under one fsync: some 50 ms of a plain SSD
 STORE_PACK_BYTES_MAX = 256 * MIB  # what compaction rewrites in one go
 STORE_PACK_LIVE_FRACTION_MIN = 0.5  # a pack with less live bytes is rewritten: at worst the disk holds twice the data

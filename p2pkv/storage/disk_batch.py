@@ -4,6 +4,8 @@ Theory of operation. A group of batches shares one staging area. What the group 
 many rows (`load`), since each statement costs a turn of the interpreter's lock. Then the writes are staged one after
 the other, each on what those before it left; a batch that does not fit is taken back (`undo`). In the end the rows
 that changed are written by as few statements (`flush`). Staging only reads, so what was taken back leaves no trace.
+The rows of pages are remembered from group to group (`Heads`), and the last name of each: most names are made by the
+clock, so what comes mostly stands behind all that is there, and need not be looked for.
 
 Runs in the writer's thread, inside its transaction. Never commits, never touches chunks.
 """
@@ -11,6 +13,7 @@ Runs in the writer's thread, inside its transaction. Never commits, never touche
 from __future__ import annotations
 
 import sqlite3
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -20,7 +23,7 @@ import msgspec
 
 from p2pkv.core.records import Version, content_hash
 from p2pkv.ids import Place
-from p2pkv.limits import STORE_ROWS_AT_ONCE_MAX
+from p2pkv.limits import STORE_HEADS_KEPT_MAX, STORE_ROWS_AT_ONCE_MAX
 from p2pkv.storage.interface import DropVersion, PutRegister, PutVersion, Usage, Write, WriteOutcome
 from p2pkv.storage.interface import Result as _Result
 from p2pkv.storage.page import ALREADY, STORED, merged
@@ -28,7 +31,10 @@ from p2pkv.storage.ranges import encode
 
 T = TypeVar("T")
 _decoder = msgspec.msgpack.Decoder(Version)
-_FIND_PAGES = "SELECT place, id, key, total, dead, size_bytes FROM pages WHERE place IN ({})"
+_FIND_PAGES = (
+    "SELECT place, id, key, total, dead, size_bytes, (SELECT max(name) FROM versions WHERE page = pages.id) "
+    "FROM pages WHERE place IN ({})"
+)
 _FIND_NAMES = (
     "WITH wanted (wanted_page, wanted_name) AS (VALUES {}) SELECT page, name, owner, crc, data, dead "
     "FROM wanted CROSS JOIN versions ON page = wanted_page AND name = wanted_name"
@@ -53,7 +59,41 @@ class Head:
     total: int = 0
     dead: int = 0
     size_bytes: int = 0
+    last_name: bytes = b""  # no name behind it is there
     new: bool = False
+    changed: bool = False
+
+
+class Heads:
+    """The rows of the pages that were written to lately, as the last transaction left them."""
+
+    def __init__(self, next_page_id: int) -> None:
+        self.next_page_id = next_page_id
+        self._known: OrderedDict[Place, Head] = OrderedDict()
+
+    def get(self, place: Place) -> Head | None:
+        return self._known.get(place)
+
+    def make(self) -> Head:
+        """Of a page that is not there yet."""
+        head = Head(self.next_page_id, new=True)
+        self.next_page_id += 1
+        return head
+
+    def keep(self, heads: dict[Place, Head]) -> None:
+        """The transaction that these were changed in has ended."""
+        for place, head in heads.items():
+            head.new = head.changed = False
+            self._known[place] = head
+            self._known.move_to_end(place)
+            if not head.total:
+                del self._known[place]
+        while len(self._known) > STORE_HEADS_KEPT_MAX:
+            self._known.popitem(last=False)
+
+    def forget(self) -> None:
+        """Rows were changed by others, or a transaction was rolled back."""
+        self._known.clear()
 
 
 @dataclass(slots=True)
@@ -118,9 +158,9 @@ def state_of(version: Version) -> int:
 class Staging:
     """Stages batches of writes in order; `flush` then writes what they came to."""
 
-    def __init__(self, database: sqlite3.Connection, next_page_id: int) -> None:
+    def __init__(self, database: sqlite3.Connection, heads: Heads) -> None:
         self._database = database
-        self.next_page_id = next_page_id
+        self._remembered = heads
         self._heads: dict[Place, Head] = {}
         self._names: dict[tuple[int, bytes], Slots] = {}  # by page and name
         self._registers: dict[tuple[Place, bytes], bytes] = {}
@@ -138,7 +178,7 @@ class Staging:
             head = self._heads[place]
             if (head.id, name) not in self._names:
                 self._names[head.id, name] = {}
-                if not head.new:
+                if name <= head.last_name:
                     wanted.append((head.id, name))
         for run in _runs(wanted):
             sql = _FIND_NAMES.format(", ".join(["(?, ?)"] * len(run)))
@@ -148,13 +188,19 @@ class Staging:
                 self._names[page_id, name][owner] = slot
 
     def _load_heads(self, places: set[Place]) -> None:
-        for run in _runs(list(places)):
-            for place, *row in self._database.execute(_FIND_PAGES.format(", ".join("?" * len(run))), run):
-                self._heads[place] = Head(*row)
+        unknown = list[Place]()
         for place in places:
+            head = self._remembered.get(place)
+            if head is not None:
+                self._heads[place] = head
+            else:
+                unknown.append(place)
+        for run in _runs(unknown):
+            for place, *row, last_name in self._database.execute(_FIND_PAGES.format(", ".join("?" * len(run))), run):
+                self._heads[place] = Head(row[0], row[1], row[2], row[3], row[4], last_name or b"")
+        for place in unknown:
             if place not in self._heads:
-                self._heads[place] = Head(self.next_page_id, new=True)
-                self.next_page_id += 1
+                self._heads[place] = self._remembered.make()
 
     # --- staging ---
 
@@ -240,6 +286,7 @@ class Staging:
         slot.version, slot.dead, slot.size_bytes, slot.data, slot.changed = version, dead, size_bytes, data, True
 
     def _remember(self, head: Head) -> None:
+        head.changed = True
         self._undo.heads.append((head, head.key, head.total, head.dead, head.size_bytes))
 
     def _set_register(self, write: PutRegister) -> WriteOutcome:
@@ -260,6 +307,10 @@ class Staging:
             usage.keys + self.keys, usage.records + self.records, usage.chunks, usage.size_bytes + self.size_bytes
         )
 
+    def remember(self) -> None:
+        """The transaction has ended: the rows of the pages are so."""
+        self._remembered.keep(self._heads)
+
     # --- writing ---
 
     def flush(self) -> None:
@@ -276,15 +327,16 @@ class Staging:
         rows = [
             (head.id, place, head.key, head.total, head.dead, head.size_bytes)
             for place, head in self._heads.items()
-            if head.total
+            if head.total and head.changed
         ]
         self._save(_SAVE_PAGES, rows)
-        empty = [(head.id,) for head in self._heads.values() if not head.total and not head.new]
+        empty = [(head.id,) for head in self._heads.values() if not head.total and head.changed and not head.new]
         self._database.executemany("DELETE FROM pages WHERE id = ?", empty)
 
     def _flush_slots(self) -> None:
         rows: list[tuple[Any, ...]] = []
         gone: list[tuple[int, bytes, bytes]] = []
+        last_names: dict[int, bytes] = {}
         for (page_id, name), slots in self._names.items():
             for owner, slot in slots.items():
                 version = slot.version
@@ -296,6 +348,9 @@ class Staging:
                 crc = checksum(page_id, slot.data)
                 state = state_of(version)
                 rows.append((page_id, name, owner, version.clock, state, version.expires_ms, crc, slot.data))
+                last_names[page_id] = max(name, last_names.get(page_id, b""))
+        for head in self._heads.values():
+            head.last_name = max(head.last_name, last_names.get(head.id, b""))
         self._save(_SAVE_VERSIONS, rows)
         self._database.executemany("DELETE FROM versions WHERE page = ? AND name = ? AND owner = ?", gone)
 

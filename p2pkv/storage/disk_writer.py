@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from p2pkv.ids import ChunkID
-from p2pkv.storage.disk_batch import Committed, Staging
+from p2pkv.storage.disk_batch import Committed, Heads, Staging
 from p2pkv.storage.disk_groups import Job, store_error
 from p2pkv.storage.disk_schema import connect
 from p2pkv.storage.interface import QuotaExceededError, Usage, Write
@@ -98,7 +98,7 @@ class Writer:
     def __init__(self, folder: Path, quota_bytes: int | None) -> None:
         self._database = connect(folder)
         self._quota_bytes = quota_bytes
-        self._next_page_id: int = self._database.execute("SELECT coalesce(max(id), 0) + 1 FROM pages").fetchone()[0]
+        self._heads = Heads(self._database.execute("SELECT coalesce(max(id), 0) + 1 FROM pages").fetchone()[0])
         self.usage = Usage(*self._database.execute("SELECT keys, records, chunks, size_bytes FROM usage").fetchone())
         self._retired: set[int] = set()
         self._pending = self.usage  # as the running transaction leaves it, but for what is staged
@@ -137,8 +137,10 @@ class Writer:
             self._save_usage()
             self._database.execute("COMMIT")
         except BaseException:
+            self._heads.forget()
             self._roll_back()
             raise
+        self._staging.remember()
         self.usage = self._pending
 
     def _roll_back(self) -> None:
@@ -147,7 +149,7 @@ class Writer:
 
     def _do_all(self, jobs: list[Job[Work]]) -> None:
         """All jobs. The records of all of them are read, and written, together, behind what changes rows directly."""
-        self._staging = Staging(self._database, self._next_page_id)
+        self._staging = Staging(self._database, self._heads)
         commits: list[Job[Work]] = []
         writes: list[Write] = []
         for job in jobs:
@@ -160,7 +162,6 @@ class Writer:
         for job in commits:
             self._attempt(job)
         self._staging.flush()
-        self._next_page_id = self._staging.next_page_id
         self._pending = self._staging.usage_after(self._pending)
 
     def _attempt(self, job: Job[Work]) -> None:
@@ -283,6 +284,7 @@ class Writer:
         if row is None:
             return False
         page_id, dead, size_bytes = row
+        self._heads.forget()
         self._database.execute("DELETE FROM versions WHERE id = ?", (row_id,))
         self._database.execute(
             "UPDATE pages SET total = total - 1, dead = dead - ?, size_bytes = size_bytes - ? WHERE id = ?",
