@@ -160,6 +160,7 @@ COMPARE_ITEMS_MAX = 32  # items that are named at once where few lie below a pre
 COMPARE_WHOLE_ITEMS_MAX = 500  # the same where the asker has nothing: 5,000 bytes
 COMPARE_ANSWER_BYTES_MAX = RPC_PAYLOAD_BYTES_MAX - 512
 FETCH_ITEMS_MAX = 500  # of one request: 5,000 bytes
+HOLDS_ITEMS_MAX = 8192  # of one question by bulk transfer, whether they are held: 82 KB
 FETCH_ITEM_BYTES = 24  # heads of one record of an answer, beside key and version
 CELLS_KEPT_MAX = 32  # cells read from the store for peers that fetch them, kept for their next request
 CELLS_REFRESHED_AT_ONCE_MAX = 64  # cells that have changed and are read anew before a comparison is answered

@@ -6,30 +6,24 @@ records of all pages in as few messages as they fit. The batch ends as soon as e
 acknowledgements, or nobody is left to ask. What did not get through here (a peer that died, a page that split, a
 newcomer) is for the caller to store page by page, as single puts are.
 
-Owns the memory of who holds which page, and the messages that go on behind a batch.
+Owns the messages that go on behind a batch. Who holds which page is for `sites` to know.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from p2pkv import messages
-from p2pkv.core.pages import PageName, PageTree, path_of, place_of_page
+from p2pkv.core.pages import PageName
 from p2pkv.core.records import Version, encoded_bytes
 from p2pkv.core.replication import needed
 from p2pkv.core.rtt import RttEstimator
 from p2pkv.errors import RemoteError, SilentError
-from p2pkv.ids import Place
 from p2pkv.limits import (
     BATCH_RTO_S_MAX,
     BATCH_RTO_S_MIN,
-    PAGE_SITES_MAX,
-    PAGE_SITES_S,
-    PAGES_ASKED_AT_ONCE_MAX,
     RECORDS_STORE_BYTES_MAX,
     RECORDS_STORE_LONG_BYTES_MAX,
     STORE_MESSAGES_AT_ONCE_MAX,
@@ -42,69 +36,8 @@ from p2pkv.swarm.lookup import Lookups
 from p2pkv.swarm.neighbourhood import Neighbourhood
 from p2pkv.swarm.protocol import PeerProtocol
 from p2pkv.swarm.replica import Replica
+from p2pkv.swarm.sites import Site, Sites
 from p2pkv.swarm.tallies import Tally
-
-
-@dataclass(frozen=True)
-class Site:
-    """Who holds a page."""
-
-    place: Place
-    contacts: list[Contact]
-    here: bool
-    replicas: int  # that should hold it, the silent ones too: else a writer among the dead were the majority
-    until_s: float
-
-
-class Sites:
-    """The replicas of the pages that batches went to lately."""
-
-    def __init__(self, lookups: Lookups, neighbourhood: Neighbourhood) -> None:
-        self._lookups = lookups
-        self._neighbourhood = neighbourhood
-        self._known: OrderedDict[Place, Site] = OrderedDict()
-        self._finding: dict[Place, asyncio.Task[Site]] = {}
-        self._slots = asyncio.Semaphore(PAGES_ASKED_AT_ONCE_MAX)
-
-    async def of(self, key: bytes, page: PageName) -> Site:
-        place = place_of_page(key, page)
-        site = self._known.get(place)
-        if site is not None and site.until_s > asyncio.get_running_loop().time():
-            return site
-        finding = self._finding.get(place)
-        if finding is None:  # batches that run side by side go to the same pages
-            finding = self._finding[place] = asyncio.create_task(self._find(place))
-            finding.add_done_callback(lambda done: self._found(place, done))
-        return await asyncio.shield(finding)
-
-    def _found(self, place: Place, finding: asyncio.Task[Site]) -> None:
-        del self._finding[place]
-        if finding.cancelled() or finding.exception() is not None:
-            return
-        self._known[place] = finding.result()
-        self._known.move_to_end(place)
-        if len(self._known) > PAGE_SITES_MAX:
-            self._known.popitem(last=False)
-
-    async def _find(self, place: Place) -> Site:
-        self._lookups.require_swarm()
-        async with self._slots:
-            found = await self._lookups.find_nodes(place)
-        self._lookups.require_swarm()  # again: the silence of most may have shown just now
-        here = self._neighbourhood.keeps(place)
-        contacts = [contact for contact in found.contacts if contact.kind != "stock"]
-        contacts = contacts[: self._neighbourhood.k - here]
-        replicas = min(self._neighbourhood.k, found.replicas + here)
-        return Site(place, contacts, here, replicas, asyncio.get_running_loop().time() + PAGE_SITES_S)
-
-    def forget(self, place: Place) -> None:
-        self._known.pop(place, None)
-
-    async def close(self) -> None:
-        finding = list(self._finding.values())
-        for task in finding:
-            task.cancel()
-        await asyncio.gather(*finding, return_exceptions=True)
 
 
 class BatchWriter:
@@ -115,6 +48,7 @@ class BatchWriter:
         protocol: PeerProtocol,
         calls: BulkCalls,
         lookups: Lookups,
+        sites: Sites,
         replica: Replica,
         neighbourhood: Neighbourhood,
     ) -> None:
@@ -123,26 +57,28 @@ class BatchWriter:
         self._lookups = lookups
         self._replica = replica
         self._node = neighbourhood.node_id.hex()
-        self._sites = Sites(lookups, neighbourhood)
+        self._sites = sites
         self._slots = asyncio.Semaphore(STORE_MESSAGES_AT_ONCE_MAX)
         self._usual = RttEstimator()  # what it takes until a message of a batch is durable: longer than a ping does
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def store(self, key: bytes, tree: PageTree, versions: list[Version], acks: Acks) -> list[Tally]:
-        """A tally a version. Versions of this peer's author, signed just now."""
+    async def store(self, key: bytes, pages: list[PageName], versions: list[Version], acks: Acks) -> list[Tally]:
+        """A tally a version, each of which goes to a page of its own. They are known to be genuine here.
+
+        Where a page proves to be split, nothing further is waited for: its records belong elsewhere.
+        """
         while len(self._tasks) > STORE_MESSAGES_WAITING_MAX:
             await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-        batch = await self._plan(key, tree, versions, acks)
+        batch = await self._plan(key, pages, versions, acks)
         tasks = [self._start(work) for work in batch.work(self)]
         tasks_left = set(tasks)
-        while tasks_left and not batch.reached:
+        while tasks_left and not batch.decided:
             _, tasks_left = await asyncio.wait(tasks_left, return_when=asyncio.FIRST_COMPLETED)
         for site in batch.short():
             self._sites.forget(site.place)
         return batch.tallies
 
-    async def _plan(self, key: bytes, tree: PageTree, versions: list[Version], acks: Acks) -> _Batch:
-        pages = [tree.leaf_of(path_of(version.name)) for version in versions]
+    async def _plan(self, key: bytes, pages: list[PageName], versions: list[Version], acks: Acks) -> _Batch:
         names = list(dict.fromkeys(pages))
         sites = dict(zip(names, await asyncio.gather(*(self._sites.of(key, page) for page in names)), strict=True))
         return _Batch(key, versions, pages, [sites[page] for page in pages], acks)
@@ -154,7 +90,6 @@ class BatchWriter:
         return task
 
     async def close(self) -> None:
-        await self._sites.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -215,11 +150,12 @@ class _Batch:
             Tally(version, site.replicas, needed(acks, site.replicas) or 1)
             for version, site in zip(versions, sites, strict=True)
         ]
-        self._short = sum(not tally.reached for tally in self.tallies)
+        self._open = sum(not _decided(tally) for tally in self.tallies)
 
     @property
-    def reached(self) -> bool:
-        return not self._short
+    def decided(self) -> bool:
+        """Is nothing more to be learnt of any record?"""
+        return not self._open
 
     def work(self, writer: BatchWriter) -> list[Coroutine[Any, Any, None]]:
         """What is to be done, this peer's own share first."""
@@ -238,17 +174,21 @@ class _Batch:
     def add(self, indexes: list[int], results: list[messages.StoreResult], node: str, address: str) -> None:
         for index, result in zip(indexes, results, strict=True):
             tally = self.tallies[index]
-            before = tally.reached
+            before = _decided(tally)
             tally.add(result, node, address)
-            self._short -= tally.reached and not before
+            self._open -= _decided(tally) and not before
 
     def fail(self, indexes: list[int], failure: ReplicaFailure) -> None:
         for index in indexes:
             self.tallies[index].failures.append(failure)
 
     def short(self) -> list[Site]:
-        """The sites of records that did not get enough acknowledgements."""
-        return [site for site, tally in zip(self.sites, self.tallies, strict=True) if not tally.reached]
+        """The sites of records that did not get enough acknowledgements, though their pages are whole."""
+        return [site for site, tally in zip(self.sites, self.tallies, strict=True) if not _decided(tally)]
+
+
+def _decided(tally: Tally) -> bool:
+    return tally.reached or tally.split
 
 
 def _room_bytes(contact: Contact) -> int:

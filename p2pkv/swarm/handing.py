@@ -19,6 +19,7 @@ from p2pkv.limits import (
     COMPARE_PREFIXES_MAX,
     FETCH_ITEM_BYTES,
     FETCH_ITEMS_MAX,
+    HOLDS_ITEMS_MAX,
 )
 from p2pkv.storage.interface import Held
 from p2pkv.swarm.chunks import ChunkKeeper
@@ -87,8 +88,15 @@ class Handing:
 
     async def on_holds(self, sender: Sender, request: messages.Holds) -> messages.HoldsReply:
         """Which records are durable here, by what the store says now."""
+        return await self._holds(request, FETCH_ITEMS_MAX)
+
+    async def on_holds_many(self, request: messages.Holds) -> messages.HoldsReply:
+        """The same of as many as bulk transfer asks for."""
+        return await self._holds(request, HOLDS_ITEMS_MAX)
+
+    async def _holds(self, request: messages.Holds, items_max: int) -> messages.HoldsReply:
         items = items_in(request.items)
-        if not 0 < len(items) <= FETCH_ITEMS_MAX:
+        if not 0 < len(items) <= items_max:
             raise RemoteError("malformed", "a wrong number of items")
         cells = {item[:CELL_BYTES].hex().encode() for item in items}
         if len(cells) > CELLS_REFRESHED_AT_ONCE_MAX:

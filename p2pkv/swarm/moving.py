@@ -1,11 +1,12 @@
 """Splits pages that have outgrown their bound, and moves what split pages still hold on to their children.
 
 Theory of operation. Every replica that sees its page above the bound makes the split known to a majority of the page's
-replicas. From then on each replica empties its own share: it asks a child's replicas whether they have a stretch of
-its records already (one digest for many, because another replica was first), stores what they lack, and drops from the
-old page only what a majority of the child's replicas has durably, or has newer. So a crash at any point loses nothing
+replicas. From then on each replica empties its own share: it asks the children's replicas which of its records they
+have already, because another replica was first, stores what they lack, and drops from the old page only what a
+majority of the child's replicas has durably, or has newer. So a crash at any point loses nothing
 and doing it again is harmless. The replicas begin one after the other, the nearest first, so mostly one carries the
-records and the others find them there: those whose turn comes later wait, stretch by stretch, while it is on its way.
+records and the others find them there: those whose turn comes later wait, run by run, until the last record of a run
+has come.
 What comes late into a split page is moved on when it comes.
 
 Owns the tasks that do this and their pace.
@@ -15,14 +16,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
-
-import msgspec
 
 from p2pkv.core.pages import PageName, page_at, path_of
 from p2pkv.core.records import Flag, Version, content_hash
-from p2pkv.core.replication import digest_of, position, write_quorum
+from p2pkv.core.replication import position
 from p2pkv.errors import P2pkvError
 from p2pkv.ids import Place, distance
 from p2pkv.limits import (
@@ -36,15 +35,12 @@ from p2pkv.limits import (
     MOVES_WAITING_MAX,
     PAGE_BYTES_MAX,
     PAGE_DEPTH_MAX,
-    RECORDS_DIGEST_MAX,
 )
-from p2pkv.messages import FindRecordsReply
 from p2pkv.storage.interface import Cursor, DropVersion, RangeQuery, Result, Store, StoreFailedError
 from p2pkv.swarm.environment import Environment
 from p2pkv.swarm.holdings import Holdings
 from p2pkv.swarm.neighbourhood import Neighbourhood
-from p2pkv.swarm.page_reading import Query
-from p2pkv.swarm.sources import Sources
+from p2pkv.swarm.presence import Presence
 from p2pkv.swarm.writing import Writer
 
 log = logging.getLogger(__name__)
@@ -59,7 +55,7 @@ class Mover:
         store: Store,
         holdings: Holdings,
         writer: Writer,
-        sources: Sources,
+        presence: Presence,
         neighbourhood: Neighbourhood,
         env: Environment,
     ) -> None:
@@ -68,7 +64,7 @@ class Mover:
         self._store = store
         self._holdings = holdings
         self._writer = writer
-        self._sources = sources
+        self._presence = presence
         self._neighbourhood = neighbourhood
         self._env = env
         self._slots = asyncio.Semaphore(MOVES_AT_ONCE_MAX)
@@ -191,20 +187,20 @@ class Mover:
             result = await self._store.read(query)
             versions = [v for v in result.versions if v.name and not v.flags & Flag.SPLIT]
             if versions:
-                clean &= await self._move_run(place, key, page, versions, after, carry=carry)
+                clean &= await self._move_run(place, key, page, versions, carry=carry)
             if not result.more or not (carry or clean):
                 return clean
             after = position(result.versions[-1], "time")
 
     async def _move_run(
-        self, place: Place, key: bytes, page: PageName, versions: list[Version], after: Cursor | None, *, carry: bool
+        self, place: Place, key: bytes, page: PageName, versions: list[Version], *, carry: bool
     ) -> bool:
         """Move one run on; True where all of it went."""
-        shares: dict[PageName, list[Version]] = {}
-        for version in versions:
-            shares.setdefault(path_of(version.name)[: len(page) + 1], []).append(version)
-        safe = await self._arrived(key, shares, after, all_at_once=carry)
-        rest = [version for share in shares.values() for version in share]
+        if not carry and not all(await self._arrived(key, page, versions[-1:])):
+            return False  # whoever carries it has not come so far
+        arrived = await self._arrived(key, page, versions)
+        safe = [version for version, there in zip(versions, arrived, strict=True) if there]
+        rest = [version for version, there in zip(versions, arrived, strict=True) if not there]
         if rest and carry:
             tallies = await self._writer.store_batch(key, rest, "quorum")
             safe += [version for version, tally in zip(rest, tallies, strict=True) if tally.superseded]
@@ -212,34 +208,10 @@ class Mover:
         self.moved += len(safe)
         return len(safe) == len(versions) and all(outcome.result is not Result.STALE for outcome in outcomes)
 
-    async def _arrived(
-        self, key: bytes, shares: dict[PageName, list[Version]], after: Cursor | None, *, all_at_once: bool
-    ) -> list[Version]:
-        """What is safe with its child's replicas already; it leaves `shares`. One child after the other, up to the
-        first that lacks something, costs little while a nearer replica is bringing it there."""
-        children = list(shares)
-        if all_at_once:
-            there = await asyncio.gather(*(self._is_there(key, child, shares[child], after) for child in children))
-            children = [child for child, is_there in zip(children, there, strict=True) if is_there]
-            return [version for child in children for version in shares.pop(child)]
-        safe: list[Version] = []
-        for child in children:
-            if not await self._is_there(key, child, shares[child], after):
-                break
-            safe += shares.pop(child)
-        return safe
-
-    async def _is_there(self, key: bytes, child: PageName, share: list[Version], after: Cursor | None) -> bool:
-        """Has a majority of the child's replicas just these records in this stretch of time?"""
-        request = Query(key).request(child, after, position(share[-1], "time"), RECORDS_DIGEST_MAX)
-        request = msgspec.structs.replace(request, pending=share[0].pending)
-        opening = await self._sources.open_majority(msgspec.structs.replace(request, digest_only=True))
-        digest = digest_of(share)
-        same = [
-            isinstance(reply, FindRecordsReply) and reply.digest == digest and not reply.more and not reply.split
-            for reply in opening.replies
-        ]
-        return bool(same) and sum(same) >= write_quorum(opening.replicas)
+    async def _arrived(self, key: bytes, page: PageName, versions: Sequence[Version]) -> list[bool]:
+        """Which of them are safe with their child's replicas already."""
+        children = [path_of(version.name)[: len(page) + 1] for version in versions]
+        return await self._presence.safe(key, children, versions)
 
 
 def _drop(place: Place, version: Version) -> DropVersion:

@@ -43,6 +43,7 @@ from p2pkv.swarm.moving import Mover
 from p2pkv.swarm.neighbourhood import Neighbourhood
 from p2pkv.swarm.page_writing import PageWriter
 from p2pkv.swarm.pieces import PieceReceiver
+from p2pkv.swarm.presence import Presence
 from p2pkv.swarm.reading import Reader
 from p2pkv.swarm.records import RecordSwarm
 from p2pkv.swarm.register_ledger import RegisterLedger
@@ -53,6 +54,7 @@ from p2pkv.swarm.replica import Replica
 from p2pkv.swarm.resolving import Resolving
 from p2pkv.swarm.server import PeerServer
 from p2pkv.swarm.settling import Settling
+from p2pkv.swarm.sites import Sites
 from p2pkv.swarm.sources import Sources
 from p2pkv.swarm.subscription import Network
 from p2pkv.swarm.summaries import Summaries, Summing
@@ -119,10 +121,10 @@ class SwarmNode:
         chunk_hash = hash_at_once if env.simulated else ThreadHasher()
         keeper = ChunkKeeper(self.store, stores=self._stores, chunk_hash=chunk_hash, now_s=env.now_s)
         self.bulk = BulkTransport(protocol, self.server.endpoint, keeper, env)
-        calls = BulkCalls(self.bulk.service)
-        calls.register(messages.STORE_RECORDS, self.replica.on_store_long)
+        self.calls = BulkCalls(self.bulk.service)
+        self.sites = Sites(self.lookups, self.neighbourhood)
         pages = PageWriter(protocol, self.lookups, self.replica, self.neighbourhood, self.identity.public_key)
-        self.batches = BatchWriter(protocol, calls, self.lookups, self.replica, self.neighbourhood)
+        self.batches = BatchWriter(protocol, self.calls, self.lookups, self.sites, self.replica, self.neighbourhood)
         self.writer = Writer(pages, self.batches, self.replica, self.identity, env)
         self.sources = Sources(protocol, self.lookups, self.replica, self.neighbourhood)
         reader = Reader(self.sources, env, self.writer.tree)
@@ -135,10 +137,11 @@ class SwarmNode:
         self.replica.is_given_up = self.decisions.is_given_up
         atomic = AtomicWriter(self.writer, self.decisions, env)
         self.records = RecordSwarm(self.writer, reader, agreement, atomic, self.identity.public_key)
-        self.mover = Mover(self.store, holdings, self.writer, self.sources, self.neighbourhood, env)
-        self.mover.start()
         self.chunks = ChunkSwarm(protocol, self.bulk, self.lookups, keeper, self.neighbourhood)
         inventory = StoreInventory(self.store)
+        presence = Presence(protocol, self.calls, self.sites, inventory)
+        self.mover = Mover(self.store, holdings, self.writer, presence, self.neighbourhood, env)
+        self.mover.start()
         summaries = Summaries(holdings, self.neighbourhood, env)
         inventory.on_wrote = summaries.on_wrote
         reader.summing = Summing(protocol, self.lookups, summaries, self.neighbourhood)
@@ -203,6 +206,8 @@ class SwarmNode:
         protocol.register(messages.FETCH, self.handing.on_fetch)
         protocol.register(messages.LEAVE, self.leaving.on_leave)
         protocol.register(messages.HOLDS, self.handing.on_holds)
+        self.calls.register(messages.STORE_RECORDS, self.replica.on_store_long)
+        self.calls.register(messages.HOLDS, self.handing.on_holds_many)
         protocol.stock_store = self.replica.stock_store
         protocol.stock_find = self.replica.stock_find
 
@@ -224,6 +229,7 @@ class SwarmNode:
             await self.catching_up.close()
             await self.mover.close()
             await self.batches.close()
+            await self.sites.close()
             await self.records.reader.mender.close()
             await self.bulk.close()
         await self.server.close()

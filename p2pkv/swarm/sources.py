@@ -15,7 +15,7 @@ import msgspec
 from p2pkv import messages
 from p2pkv.core.pages import PageName, place_of_page
 from p2pkv.core.records import BATCH_ID_BYTES, Version
-from p2pkv.core.replication import read_quorum, write_quorum
+from p2pkv.core.replication import read_quorum
 from p2pkv.errors import IncompleteError, RemoteError, UnreachableError
 from p2pkv.ids import Place
 from p2pkv.limits import (
@@ -191,10 +191,6 @@ class Sources:
             retry_s *= 2
         return await self._open(request, all_replicas=True, deadline_s=None)
 
-    async def open_majority(self, request: messages.FindRecords) -> Opening:
-        """Ask as many as a put must reach."""
-        return await self._open(request, all_replicas=False, deadline_s=None, majority=True)
-
     async def open_all(
         self, key: bytes, request: messages.FindRecords | messages.FindNames, before: Opening
     ) -> Opening:
@@ -217,7 +213,6 @@ class Sources:
         *,
         all_replicas: bool,
         deadline_s: float | None,
-        majority: bool = False,
     ) -> Opening:
         self._lookups.require_swarm()
         place = Place(request.place)
@@ -228,8 +223,6 @@ class Sources:
         question = self._question(request, place, deadline_s)
 
         def need(remote: int) -> int:
-            if majority:
-                return max(0, write_quorum(min(self._neighbourhood.k, remote + here)) - here)
             return remote if all_replicas else max(0, self._quorum(remote + here) - here)
 
         own = [await _ask(LocalSource(self._replica), request)] if here else []

@@ -13,12 +13,13 @@ from __future__ import annotations
 import asyncio
 from base64 import b32hexencode
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 
 from p2pkv.core.drafts import Draft
-from p2pkv.core.pages import PageName, PageTree, PageTrees, path_of, split_marker
+from p2pkv.core.pages import PageName, PageTree, PageTrees, path_of, place_of_page, split_marker
 from p2pkv.core.records import Flag, Version, encoded_bytes, version_token
 from p2pkv.errors import RefusedError
+from p2pkv.ids import Place
 from p2pkv.limits import (
     BATCH_RECORDS_MAX,
     BATCH_RECORDS_MIN,
@@ -36,6 +37,9 @@ from p2pkv.swarm.page_writing import PageWriter
 from p2pkv.swarm.replica import Replica
 from p2pkv.swarm.tallies import Tally
 
+StoreAtPages = Callable[[bytes, list[PageName], list[Version], Acks], Awaitable[list[Tally]]]
+"""Brings versions of a key to the replicas of these pages, one page a version."""
+
 
 class Writer:
     """This peer's puts and deletes of records."""
@@ -49,7 +53,7 @@ class Writer:
         self._replica = replica
         self._identity = identity
         self._env = env
-        self._splitting = asyncio.Lock()
+        self._splitting: dict[Place, asyncio.Lock] = {}  # of pages whose split is being made known
         self._slots = asyncio.Semaphore(PAGES_ASKED_AT_ONCE_MAX)
 
     async def put(self, key: bytes, draft: Draft, *, acks: Acks = "quorum") -> PutOutcome:
@@ -114,7 +118,7 @@ class Writer:
         """As `store`, quicker for many versions. They are known to be genuine here."""
         if len(versions) == 1:
             return await self.store(key, versions, acks)
-        tallies = await self._batches.store(key, self.tree(key), versions, acks)
+        tallies = await self._downwards(key, versions, acks, self._batches.store)
         again = [index for index, tally in enumerate(tallies) if not tally.reached]
         if again:
             for index, tally in zip(again, await self.store(key, [versions[i] for i in again], acks), strict=True):
@@ -162,34 +166,52 @@ class Writer:
 
     async def store(self, key: bytes, versions: list[Version], acks: Acks) -> list[Tally]:
         """Bring versions to the replicas of their pages, however many pages and messages that takes."""
+        return await self._downwards(key, versions, acks, self._store_by_page)
+
+    async def _downwards(self, key: bytes, versions: list[Version], acks: Acks, store: StoreAtPages) -> list[Tally]:
+        """Store into the pages that are believed to be leaves; where one proves to be split, into its children."""
         tallies: dict[int, Tally] = {}
         waiting = list(range(len(versions)))
         for _ in range(PAGE_DEPTH_MAX + 1):
-            groups = _groups(self.tree(key), versions, waiting)
-            stored = await asyncio.gather(
-                *(self._store_group(key, page, [versions[i] for i in group], acks) for page, group in groups)
-            )
-            for (_, group), results in zip(groups, stored, strict=True):
-                tallies.update(zip(group, results, strict=True))
-            split = {page for page, group in groups if any(_below(tallies[i]) for i in group)}
-            known = [page for page in split if await self.establish(key, page)]
-            waiting = [i for page, group in groups if page in known for i in group if _below(tallies[i])]
+            tree = self.tree(key)
+            pages = [tree.leaf_of(path_of(versions[index].name)) for index in waiting]
+            tallies.update(zip(waiting, await store(key, pages, [versions[i] for i in waiting], acks), strict=True))
+            below = [(page, index) for page, index in zip(pages, waiting, strict=True) if _below(tallies[index])]
+            split = list({page for page, _ in below})
+            known = await asyncio.gather(*(self.establish(key, page) for page in split))
+            established = {page for page, is_known in zip(split, known, strict=True) if is_known}
+            waiting = [index for page, index in below if page in established]
             if not waiting:
                 break
         return [tallies[index] for index in range(len(versions))]
 
-    async def _store_group(self, key: bytes, page: PageName, versions: list[Version], acks: Acks) -> list[Tally]:
-        async with self._slots:
-            return await self._pages.store(key, page, versions, acks)
+    async def _store_by_page(
+        self, key: bytes, pages: list[PageName], versions: list[Version], acks: Acks
+    ) -> list[Tally]:
+        groups = _groups(pages, versions)
+
+        async def store(page: PageName, group: list[int]) -> list[Tally]:
+            async with self._slots:
+                return await self._pages.store(key, page, [versions[index] for index in group], acks)
+
+        stored = await asyncio.gather(*(store(page, group) for page, group in groups))
+        tallies: dict[int, Tally] = {}
+        for (_, group), results in zip(groups, stored, strict=True):
+            tallies.update(zip(group, results, strict=True))
+        return [tallies[index] for index in range(len(versions))]
 
     async def establish(self, key: bytes, page: PageName) -> bool:
         """Make sure that a majority of a page's replicas know that it is split, and remember it."""
-        async with self._splitting:
+        place = place_of_page(key, page)
+        async with self._splitting.setdefault(place, asyncio.Lock()):
             tree = self.tree(key)
-            if page not in tree.split:
-                tally = (await self._pages.store(key, page, [split_marker(page)], "quorum"))[0]
-                if tally.reached:
-                    tree.establish(page)
+            try:
+                if page not in tree.split:
+                    tally = (await self._pages.store(key, page, [split_marker(page)], "quorum"))[0]
+                    if tally.reached:
+                        tree.establish(page)
+            finally:
+                self._splitting.pop(place, None)
             return page in tree.split
 
     async def tell_split(self, key: bytes, page: PageName) -> None:
@@ -214,10 +236,10 @@ def _below(tally: Tally) -> bool:
     return tally.split and not tally.reached
 
 
-def _groups(tree: PageTree, versions: list[Version], indexes: list[int]) -> list[tuple[PageName, list[int]]]:
+def _groups(pages: list[PageName], versions: list[Version]) -> list[tuple[PageName, list[int]]]:
     """The versions by their pages, in groups that fit one message."""
-    pages: dict[PageName, list[int]] = {}
-    for index in indexes:
-        pages.setdefault(tree.leaf_of(path_of(versions[index].name)), []).append(index)
-    sizes = {index: encoded_bytes(versions[index]) + 1 for index in indexes}
-    return [(page, group) for page, members in pages.items() for group in fitting(sizes, members)]
+    members: dict[PageName, list[int]] = {}
+    for index, page in enumerate(pages):
+        members.setdefault(page, []).append(index)
+    sizes = [encoded_bytes(version) + 1 for version in versions]
+    return [(page, group) for page, indexes in members.items() for group in fitting(sizes, indexes)]
