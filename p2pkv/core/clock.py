@@ -44,4 +44,9 @@ class HybridClock:
 
     @staticmethod
     def trusts(clock: int, now_s: float) -> bool:
-        return 0 <= clock <= clock_of(now_s + CLOCK_DRIFT_S_MAX)
+        return 0 <= clock <= HybridClock.trusted_until(now_s)
+
+    @staticmethod
+    def trusted_until(now_s: float) -> int:
+        """The last clock value that is trusted now."""
+        return clock_of(now_s + CLOCK_DRIFT_S_MAX)

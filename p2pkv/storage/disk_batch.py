@@ -244,8 +244,11 @@ class Staging:
     def _put(self, write: PutVersion) -> WriteOutcome:
         head, version = self._heads[write.place], write.version
         slots = self._names[head.id, version.name]
-        slot = slots.get(version.owner)
-        outcome = merged(version, slot.version if slot else None, write.admit, lambda: _held(slots))
+        if slots:
+            slot = slots.get(version.owner)
+            outcome = merged(version, slot.version if slot else None, write.admit, lambda: _held(slots))
+        else:  # the usual case
+            slot, outcome = None, STORED
         if outcome.result is _Result.STORED:
             if slot is None:
                 slot = slots[version.owner] = Slot()

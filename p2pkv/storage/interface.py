@@ -49,7 +49,8 @@ __all__ = [
 Admit = Callable[[Version, Sequence[Version]], str]
 """Why a version may not be kept beside all that lies under its name (shared first); empty where it may.
 
-Called by the store as part of the write, in a thread of the store's: it must depend on nothing that changes.
+Asked only where something lies there. Called by the store as part of the write, in a thread of the store's: it must
+depend on nothing that changes.
 """
 
 

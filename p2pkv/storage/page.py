@@ -27,11 +27,11 @@ def merged(
 ) -> WriteOutcome:
     """What becomes of a version where another, or none, stands under the same name and owner.
 
-    `held` tells all that lies under the name; it is called only where `admit` is to be asked.
+    `held` tells all that lies under the name; it is called only where `admit` may have to be asked.
     """
     if incoming == current:
         return ALREADY
-    if admit is not None and (reason := admit(incoming, held())):
+    if admit is not None and (standing := held()) and (reason := admit(incoming, standing)):
         return WriteOutcome(Result.REFUSED, detail=reason)
     if current is None:
         return STORED

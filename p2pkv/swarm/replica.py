@@ -267,7 +267,7 @@ class Replica:
         """
         split = {place: (await self.holdings.of(place)).split for place in set(places)}
         waiting = await self._waiting(versions, places)
-        now_s = self._env.now_s()
+        trusted_until = self.clock.trusted_until(self._env.now_s())
         results: list[StoreResult | None] = []
         for version, place in zip(versions, places, strict=True):
             if len(results) % RECORDS_JUDGED_AT_ONCE == RECORDS_JUDGED_AT_ONCE - 1:
@@ -282,7 +282,8 @@ class Replica:
                     continue
                 result = self._why_not_wait(key, version, held, waiting[place])
             if result is None:
-                result = self._judge_one(key, version, now_s, signed_here=signed_here)
+                refusal = self._refusal(key, version, trusted_until, signed_here=signed_here)
+                result = StoreResult(messages.REFUSED, refusal) if refusal else None
             results.append(result)
         return results
 
@@ -319,17 +320,13 @@ class Replica:
             return StoreResult(messages.REFUSED, "too many batches wait in its page")
         return None
 
-    def _judge_one(self, key: bytes, version: Version, now_s: float, *, signed_here: bool) -> StoreResult | None:
-        refusal = self._refusal(key, version, now_s, signed_here=signed_here)
-        return StoreResult(messages.REFUSED, refusal) if refusal else None
-
     def trusts(self, version: Version) -> bool:
         """Is its clock one that replicas will take?"""
         return self.clock.trusts(version.clock, self._env.now_s())
 
-    def _refusal(self, key: bytes, version: Version, now_s: float, *, signed_here: bool) -> str:
+    def _refusal(self, key: bytes, version: Version, trusted_until: int, *, signed_here: bool) -> str:
         """Why a version of a good shape cannot be kept; empty where it can."""
-        if not self.clock.trusts(version.clock, now_s):
+        if not 0 <= version.clock <= trusted_until:
             return "its clock runs too far ahead"
         if not signed_here and not genuine(key, version):
             return "its signature does not hold"
