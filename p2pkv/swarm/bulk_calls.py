@@ -42,6 +42,10 @@ class BulkCalls:
         """Answer a method. The handler raises RemoteError to refuse."""
         self._methods[method.name.encode()] = _Service(wire.decoder_of(method.request), handler)
 
+    def methods(self) -> list[bytes]:
+        """The names of those that are answered here."""
+        return list(self._methods)
+
     async def call(self, contact: Contact, method: wire.Method[Q, R], request: Q) -> R:
         """Ask a contact that takes bulk transfer. Raises RemoteError, SilentError."""
         body = wire.encode(request)

@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from p2pkv import wire
+from p2pkv import messages, wire
+from p2pkv.core.drafts import Draft
 from p2pkv.errors import P2pkvError, RemoteError
 from p2pkv.limits import HANDLERS_RUNNING_MAX
 from p2pkv.peer import Peer
@@ -186,3 +187,33 @@ def test_peers_that_get_damaged_answers_say_so_and_go_on(tap: Tap) -> None:
     tap.damage = random.Random(len(tap.seen))
     for number in range(OPERATIONS):
         tap.swarm.run(work(tap.swarm.peers[number % PEERS], number))
+
+
+@pytest.mark.fuzz
+def test_damaged_calls_reach_no_bug(tap: Tap) -> None:
+    """What bulk transfer carries comes in no datagram of the corpus: it is damaged before it is sent."""
+    rng, victim = random.Random(len(tap.seen)), tap.swarm.peers[0]
+    bodies = genuine_calls(victim)
+    for number in range(ROUNDS):
+        method, body = rng.choice(bodies)
+        if number % 2:
+            body = msgspec.msgpack.encode(with_odd(msgspec.msgpack.decode(body), rng))
+        else:
+            body = bytes([body[0]]) + damaged(body, rng)[1:]
+        try:
+            tap.swarm.run(victim.node.bulk.service.on_call(method, memoryview(body)))
+        except RemoteError as error:
+            assert error.code != "failed", (method, body)
+
+
+def genuine_calls(peer: Peer) -> list[tuple[bytes, bytes]]:
+    """A well-made request of every method that is answered by bulk transfer."""
+    writer = peer.node.writer
+    drafts = [Draft(name=b"n%d" % number, flags=0, body=b"body") for number in range(3)]
+    versions = writer.sign_many(b"fuzzed", drafts)
+    requests: dict[bytes, Any] = {
+        b"p2pkv_store_records": messages.StoreRecords(b"fuzzed", versions, force=True, depths=bytes(3)),
+        b"p2pkv_holds": messages.Holds(bytes(10 * 20)),
+    }
+    assert set(requests) == set(peer.node.calls.methods()), "a method that is not fuzzed"
+    return [(method, wire.encode(request)) for method, request in requests.items()]
