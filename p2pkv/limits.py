@@ -138,7 +138,7 @@ NODES_IN_ANSWER_MAX = 20  # 20 x about 48 bytes
 # Versions of one answer: the payload less nodes, digest, cursor and msgpack heads.
 RECORDS_ANSWER_BYTES_MAX = RPC_PAYLOAD_BYTES_MAX - NODES_IN_ANSWER_MAX * 48 - 160
 RECORDS_STORE_BYTES_MAX = RPC_PAYLOAD_BYTES_MAX - KEY_BYTES_MAX - 160  # versions of one store request
-RECORDS_STORE_LONG_BYTES_MAX = 768 * KIB  # of one request by bulk transfer: some 1,000 short ones
+RECORDS_STORE_LONG_BYTES_MAX = 768 * KIB  # of one request by bulk transfer: some 3,000 short ones
 RECORDS_JUDGED_AT_ONCE = 128  # of one request, before others get their turn: some 3 ms
 RESULT_BYTES = 24  # of the answer to one version stored: code and the usual detail
 RECORDS_ANSWER_MAX = 1000  # versions of one answer
