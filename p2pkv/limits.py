@@ -325,7 +325,7 @@ PIECES_IN_FLIGHT_MAX = 16  # 128 KB outstanding to one contact: the default sock
 PIECE_CHUNKS_PER_CONTACT_MAX = 2  # so at most 32 pieces, 256 KB, outstanding: half of what a contact may have
 PIECE_CHUNKS_MAX = 64  # chunks being put together, all senders: 64 MiB; the oldest gives way
 PIECE_CHUNKS_CACHED_MAX = 8  # chunks kept in memory while they are read piece by piece
-CALL_S_MAX = RPC_WORKING_S_MAX  # what a call by bulk transfer may take at a peer that is heard
+CALL_S_MAX = 120.0  # of one call by bulk transfer to a peer that is heard: 1 MiB at 9 KB/s
 CALL_LOOK_S = 0.5  # how often a call is looked at
 PULL_QUIET_S = 0.5  # nothing heard of a peer for so long while bytes are awaited: they are fetched elsewhere, too
 PULL_LOOK_S = 0.25  # how often a pull is looked at
@@ -350,8 +350,10 @@ HTTP_HEARTBEAT_S = 15.0  # a silent stream says that it lives, and finds out whe
 HTTP_STOP_S = 2.0  # what open connections get to end when the peer stops
 
 # --- Peer ---
-BATCH_RECORDS_MIN = 500  # records of the first batch of many, which are signed before the first of them is sent
-BATCH_RECORDS_MAX = 4000  # of a later one; a replica writes some 1,600 of them at once, at half the cost of 400
+BATCH_RECORDS_MIN = 500  # records of the first batches of many: three under way are 3 MB for 8 replicas
+BATCH_RECORDS_MAX = 4000  # of later ones; a replica of twenty writes 1,600 of them at once, at half the cost of 400
+BATCH_SOON_S = 3.0  # batches that take less than this grow
+BATCH_LATE_S = 10.0  # and those that take more shrink: what is under way must not fill a line for minutes
 BATCH_RTO_S_MIN = 0.5  # nor sooner: the other replicas make up for the one whose message was lost
 BATCH_RTO_S_MAX = 1.0  # a message of a batch is sent again after this at the latest: five times until its deadline
 BATCHES_AT_ONCE_MAX = 3  # of one `put_many`, under way: replicas have something to do while outcomes are told

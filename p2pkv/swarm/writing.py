@@ -21,8 +21,10 @@ from p2pkv.core.records import Flag, Version, encoded_bytes, version_token
 from p2pkv.errors import RefusedError
 from p2pkv.ids import Place
 from p2pkv.limits import (
+    BATCH_LATE_S,
     BATCH_RECORDS_MAX,
     BATCH_RECORDS_MIN,
+    BATCH_SOON_S,
     BATCHES_AT_ONCE_MAX,
     CLOCK_RETRIES_MAX,
     PAGE_DEPTH_MAX,
@@ -78,7 +80,8 @@ class Writer:
         """
         running: deque[asyncio.Task[list[Tally]]] = deque()
         failure: Exception | None = None
-        batches = _batches(drafts)
+        pace = _Pace()
+        batches = _batches(drafts, pace)
         try:
             while True:
                 try:
@@ -86,7 +89,7 @@ class Writer:
                 except Exception as error:
                     failure, batch = error, None
                 if batch is not None:
-                    running.append(asyncio.create_task(self._put_batch(key, batch, acks)))
+                    running.append(asyncio.create_task(self._put_batch(key, batch, acks, pace)))
                 while running and (batch is None or len(running) >= BATCHES_AT_ONCE_MAX):
                     for tally in await running[0]:
                         yield tally.outcome()
@@ -100,9 +103,12 @@ class Writer:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def _put_batch(self, key: bytes, drafts: list[Draft], acks: Acks) -> list[Tally]:
+    async def _put_batch(self, key: bytes, drafts: list[Draft], acks: Acks, pace: _Pace) -> list[Tally]:
         """Store drafts; those that lost to a clock ahead of ours are tried again behind it."""
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
         tallies = await self.store_batch(key, self.sign_many(key, drafts), acks)
+        pace.took(loop.time() - began_s)
         for _ in range(CLOCK_RETRIES_MAX - 1):
             stale = [index for index, tally in enumerate(tallies) if tally.overtaken]
             if not stale:
@@ -219,16 +225,36 @@ class Writer:
         await self._pages.store(key, page, [split_marker(page)], "all")
 
 
-async def _batches(drafts: AsyncIterable[Draft]) -> AsyncIterator[list[Draft]]:
-    """Short ones first, so the first outcomes come soon; long ones then, which replicas sync at once."""
-    size, batch = BATCH_RECORDS_MIN, list[Draft]()
-    async for draft in drafts:
-        batch.append(draft)
-        if len(batch) >= size:
-            yield batch
-            size, batch = min(2 * size, BATCH_RECORDS_MAX), []
+class _Pace:
+    """How many records make a batch: few at first, so that the first outcomes come soon, and over a slow line; many
+    where they are durable within moments, since replicas write many at once for less."""
+
+    def __init__(self) -> None:
+        self.records = BATCH_RECORDS_MIN
+
+    def took(self, time_s: float) -> None:
+        if time_s < BATCH_SOON_S:
+            self.records = min(2 * self.records, BATCH_RECORDS_MAX)
+        elif time_s > BATCH_LATE_S:
+            self.records = max(self.records // 2, BATCH_RECORDS_MIN)
+
+
+async def _batches(drafts: AsyncIterable[Draft], pace: _Pace) -> AsyncIterator[list[Draft]]:
+    """An error of their source comes behind all that it gave."""
+    batch: list[Draft] = []
+    failure: Exception | None = None
+    try:
+        async for draft in drafts:
+            batch.append(draft)
+            if len(batch) >= pace.records:
+                yield batch
+                batch = []
+    except Exception as error:
+        failure = error
     if batch:
         yield batch
+    if failure is not None:
+        raise failure
 
 
 def _below(tally: Tally) -> bool:

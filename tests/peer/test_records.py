@@ -189,6 +189,20 @@ async def test_long_values_travel_as_chunks_beside_short_ones(swarm: Swarm) -> N
     assert await values(swarm.peers[6], "k") == [b"short", long]
 
 
+async def test_values_that_end_with_an_error_are_put_as_far_as_they_came(small: Swarm) -> None:
+    async def source() -> AsyncIterator[bytes]:
+        for number in range(1300):
+            yield b"%04d" % number
+        raise OSError("the pipe broke")
+
+    outcomes = []
+    with pytest.raises(OSError, match="the pipe broke"):
+        async for outcome in small.peers[1].put_many("broken", source()):
+            outcomes.append(outcome.reached)
+    assert outcomes == [True] * 1300
+    assert await values(small.peers[2], "broken") == [b"%04d" % number for number in range(1300)]
+
+
 async def test_acks_all_and_one(small: Swarm) -> None:
     everyone = await small.peers[0].put("k", b"v", acks="all")
     assert everyone.stored == everyone.needed == 8
