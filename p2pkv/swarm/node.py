@@ -229,10 +229,11 @@ class SwarmNode:
             await self.catching_up.close()
             await self.mover.close()
             await self.batches.close()
-            await self.sites.close()
             await self.records.reader.mender.close()
             await self.bulk.close()
         await self.server.close()
+        if hasattr(self, "sites"):
+            await self.sites.close()  # behind the lookups, which tell whoever waits that the peer stops
 
     def counters(self) -> dict[str, int]:
         """What this peer did since it started, for status and metrics."""
