@@ -20,7 +20,7 @@ from p2pkv.storage.disk_batch import decode, state_of
 from p2pkv.storage.disk_writer import Location
 from p2pkv.storage.interface import Held, PageInfo, RangeQuery, RangeResult, Register, StoreFailedError, Stretch
 from p2pkv.storage.page import Page
-from p2pkv.storage.ranges import Span, behind_prefix, collect, span_of
+from p2pkv.storage.ranges import Budget, Span, behind_prefix, collect, span_of
 from p2pkv.storage.stretches import itemize
 
 T = TypeVar("T")
@@ -58,11 +58,25 @@ def load_page(database: sqlite3.Connection, place: Place, damage: Damage) -> Pag
     return page
 
 
-def read_range(database: sqlite3.Connection, query: RangeQuery, now_s: float, damage: Damage) -> RangeResult:
+def read_ranges(
+    database: sqlite3.Connection, queries: Sequence[RangeQuery], budget: Budget, now_s: float, damage: Damage
+) -> list[RangeResult]:
+    """Parts of several pages: of as many, from the first, as the budget lasts for, at least of one."""
+    results: list[RangeResult] = []
+    for query in queries:
+        results.append(read_range(database, query, now_s, damage, budget))
+        if budget.spent:
+            break
+    return results
+
+
+def read_range(
+    database: sqlite3.Connection, query: RangeQuery, now_s: float, damage: Damage, budget: Budget | None = None
+) -> RangeResult:
     """A part of a page that is too large for the cache."""
     row = database.execute("SELECT id FROM pages WHERE place = ?", (query.place,)).fetchone()
     if row is None:
-        return RangeResult([], False)
+        return collect((), query, now_s, budget)
     where, values = _conditions(query, span_of(query), now_s)
     columns = _COLUMNS[query.order]
     ordered = columns.replace(",", " DESC,") + " DESC" if query.reverse else columns
@@ -70,7 +84,7 @@ def read_range(database: sqlite3.Connection, query: RangeQuery, now_s: float, da
     sql = f"SELECT id, name, clock, crc, data FROM {source} WHERE page = ?{where} ORDER BY {ordered}"  # noqa: S608
     rows = database.execute(sql, (row[0], *values))
     try:
-        found = collect(_sound(row[0], rows, damage), query, now_s)
+        found = collect(_sound(row[0], rows, damage), query, now_s, budget)
     finally:
         rows.close()
     batches = _batches(database, row[0])

@@ -41,6 +41,7 @@ from p2pkv.swarm.leaving import Leaving
 from p2pkv.swarm.memory import collect_seldom, keep_freed_memory
 from p2pkv.swarm.moving import Mover
 from p2pkv.swarm.neighbourhood import Neighbourhood
+from p2pkv.swarm.opening import Openings
 from p2pkv.swarm.page_writing import PageWriter
 from p2pkv.swarm.pieces import PieceReceiver
 from p2pkv.swarm.reading import Reader
@@ -51,6 +52,7 @@ from p2pkv.swarm.registers import Registers
 from p2pkv.swarm.repair import Repair
 from p2pkv.swarm.replica import Replica
 from p2pkv.swarm.resolving import Resolving
+from p2pkv.swarm.runs import Runs
 from p2pkv.swarm.server import PeerServer
 from p2pkv.swarm.settling import Settling
 from p2pkv.swarm.sources import Sources
@@ -119,13 +121,14 @@ class SwarmNode:
         chunk_hash = hash_at_once if env.simulated else ThreadHasher()
         keeper = ChunkKeeper(self.store, stores=self._stores, chunk_hash=chunk_hash, now_s=env.now_s)
         self.bulk = BulkTransport(protocol, self.server.endpoint, keeper, env)
-        calls = BulkCalls(self.bulk.service)
-        calls.register(messages.STORE_RECORDS, self.replica.on_store_long)
+        self.calls = BulkCalls(self.bulk.service)
         pages = PageWriter(protocol, self.lookups, self.replica, self.neighbourhood, self.identity.public_key)
-        self.batches = BatchWriter(protocol, calls, self.lookups, self.replica, self.neighbourhood)
+        self.batches = BatchWriter(protocol, self.calls, self.lookups, self.replica, self.neighbourhood)
         self.writer = Writer(pages, self.batches, self.replica, self.identity, env)
-        self.sources = Sources(protocol, self.lookups, self.replica, self.neighbourhood)
-        reader = Reader(self.sources, env, self.writer.tree)
+        runs = Runs(protocol, self.calls, self.lookups)
+        self.sources = Sources(protocol, runs, self.lookups, self.replica, self.neighbourhood)
+        openings = Openings(self.sources, runs, self.lookups, self.replica, self.neighbourhood)
+        reader = Reader(self.sources, openings, env, self.writer.tree)
         agreement = Agreement(
             protocol, self.lookups, acceptor, self.neighbourhood, self.writer, reader, self.identity, env
         )
@@ -190,6 +193,8 @@ class SwarmNode:
     def _register(self, acceptor: Acceptor, keeper: ChunkKeeper) -> None:
         protocol, pieces = self.server.protocol, PieceReceiver(keeper)
         protocol.register(messages.STORE_RECORDS, self.replica.on_store, prompt=True)
+        self.calls.register(messages.STORE_RECORDS, self.replica.on_store_long)
+        self.calls.register(messages.FIND_RUNS, self.replica.on_find_runs)
         protocol.register(messages.FIND_RECORDS, self.replica.on_find, prompt=True)
         protocol.register(messages.FIND_NAMES, self.replica.on_find_names, prompt=True)
         protocol.register(messages.PREPARE, acceptor.on_prepare)
@@ -224,6 +229,7 @@ class SwarmNode:
             await self.catching_up.close()
             await self.mover.close()
             await self.batches.close()
+            await self.sources.close()
             await self.records.reader.mender.close()
             await self.bulk.close()
         await self.server.close()

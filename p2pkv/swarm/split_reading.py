@@ -43,6 +43,16 @@ class SplitReading:
         self._tree = tree
         self._query = query
         self._page = page
+        self._offered: Opening | None = None
+
+    @property
+    def fresh(self) -> bool:
+        """Is the page to be opened next? It is opened anew for every run."""
+        return not self.done
+
+    def offer(self, opening: Opening) -> None:
+        """As `PageReading.offer`."""
+        self._offered = opening
 
     async def next(self, limit: int, until: Cursor | None = None) -> list[Version]:
         """All that is left, mostly nothing, in no order; those that replaced it below among them.
@@ -70,7 +80,9 @@ class SplitReading:
 
     async def _open(self, until: Cursor | None) -> Opening:
         request = self._query.request(self._page, self.after, until, RECORDS_ANSWER_MAX)
-        opening = await self._sources.open(self._query.key, request)
+        opening, self._offered = self._offered, None
+        if opening is None:
+            opening = await self._sources.open(self._query.key, request)
         if len(opening.sources) < opening.quorum:
             opening = await self._sources.open_all(self._query.key, request, opening)
         require_quorum(opening, self._page)
