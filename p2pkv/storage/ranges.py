@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from p2pkv.core.records import Version
+from p2pkv.core.records import Flag, Version
 from p2pkv.outcomes import Order
 from p2pkv.storage.interface import Cursor, RangeQuery, RangeResult
 from p2pkv.storage.sorted_keys import Key
@@ -103,15 +103,16 @@ def _taken(
 ) -> tuple[list[Version], bool, int]:
     """The versions, whether there are more, and their size."""
     taken: list[Version] = []
-    room_bytes = query.bytes_max
+    room_bytes, limit, prefix, pending = query.bytes_max, query.limit, query.prefix, query.pending
+    shown = not pending and not query.dead
     for version, size_bytes in candidates:
-        if version.pending is not query.pending:
+        if bool(version.flags & Flag.PENDING) is not pending:
             continue
-        if not query.pending and not query.dead and (version.dead or version.expired(now_s)):
+        if shown and (version.dead or version.expired(now_s)):
             continue
-        if query.prefix and not version.name.startswith(query.prefix):
+        if prefix and not version.name.startswith(prefix):
             continue
-        if len(taken) >= query.limit or (taken and room_bytes < size_bytes):
+        if len(taken) >= limit or (taken and room_bytes < size_bytes):
             return taken, True, query.bytes_max - room_bytes
         room_bytes -= size_bytes
         taken.append(version)

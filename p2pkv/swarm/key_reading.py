@@ -31,6 +31,8 @@ from p2pkv.limits import (
     READ_FIRST_RECORDS,
     READ_RUN_RECORDS_MAX,
     READ_RUN_RECORDS_MIN,
+    READ_TURN_RECORDS,
+    RECORDS_ANSWER_MAX,
 )
 from p2pkv.messages import FindRecords
 from p2pkv.swarm.mending import Mender
@@ -104,8 +106,12 @@ class KeyReading:
             while True:
                 self._fetch()
                 ready = self._take()
+                for start in range(0, len(ready), READ_TURN_RECORDS):
+                    if start:
+                        await self._go_on()
+                    yield ready[start : start + READ_TURN_RECORDS]
                 if ready:
-                    yield ready
+                    await self._go_on()
                 elif not await self._wait():
                     return
         finally:
@@ -169,7 +175,7 @@ class KeyReading:
             stream.task = asyncio.create_task(self._next_opened(stream, requests[stream.page], opening))
 
     def _first(self, stream: Stream) -> FindRecords:
-        limit = min(OPENED_TOGETHER_RECORDS, self._limit)
+        limit = RECORDS_ANSWER_MAX if isinstance(stream.reading, SplitReading) else OPENED_TOGETHER_RECORDS
         return self._query.request(stream.page, stream.reading.after, self._until(stream), limit)
 
     async def _next_opened(
@@ -231,6 +237,16 @@ class KeyReading:
         return leftover is not None and rank(leftover) > rank(version)
 
     # --- waiting ---
+
+    async def _go_on(self) -> None:
+        """Let answers in while much is given out, and ask for more as soon as there is room for it."""
+        await asyncio.sleep(0)
+        done = [stream for stream in self._streams.values() if stream.task is not None and stream.task.done()]
+        for stream in done:
+            task, stream.task = stream.task, None
+            assert task is not None
+            await self._arrived(stream, task)
+        self._fetch()
 
     async def _wait(self) -> bool:
         """Wait for the next answer; False where all is read. Raises where a page stands in the way."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -27,7 +28,7 @@ from p2pkv.core.pages import PageName
 from p2pkv.core.records import Cursor
 from p2pkv.core.replication import position, read_quorum
 from p2pkv.ids import ID_BYTES, NodeID, Place, distance
-from p2pkv.limits import OPENING_PATIENCE_S, OPENING_QUIET_S, OPENING_SPARES
+from p2pkv.limits import OPENING_PATIENCE_S, OPENING_QUIET_S, OPENING_SPARES, OPENING_TURN_S
 from p2pkv.messages import FindRecords, FindRecordsReply
 from p2pkv.outcomes import Order
 from p2pkv.swarm.contact import Contact
@@ -177,7 +178,8 @@ class _Together:
         self._pages = {name: page for name, request in requests.items() if (page := openings.page(request)) is not None}
         self._left = set(self._pages)
         self._loads: Counter[bytes] = Counter()
-        self._answers = 0
+        self._began_s = asyncio.get_running_loop().time()
+        self._first_s = self._heard_s = 0.0  # when the first answer came, and the last
         self._finished = asyncio.Event()
 
     def found(self) -> Found:
@@ -189,27 +191,26 @@ class _Together:
             for name, page in self._pages.items():
                 self._ask(name, page, read_quorum(page.k) - page.here + OPENING_SPARES)
             self._look()
-            if not await self._wait(OPENING_PATIENCE_S):
+            if not await self._wait_while_answers_come(OPENING_PATIENCE_S):
                 self._ask_all(list(self._left))
-                await self._wait_while_answers_come()
+                await self._wait_while_answers_come(OPENING_QUIET_S)
         finally:
             for page in self._pages.values():
                 for future in page.waiting:
                     future.cancel()
 
-    async def _wait_while_answers_come(self) -> None:
-        answers = -1
-        while answers != self._answers:
-            answers = self._answers
-            if await self._wait(OPENING_QUIET_S):
-                return
-
-    async def _wait(self, seconds_max: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds_max):
-                await self._finished.wait()
-        except TimeoutError:
-            return False
+    async def _wait_while_answers_come(self, patience_s: float) -> bool:
+        """Until all is over, or nobody has answered for so long, and as long as the first answer took; is it over?"""
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        while not self._finished.is_set():
+            quiet_s = loop.time() - max(self._heard_s, began_s)
+            left_s = max(patience_s, self._first_s - self._began_s if self._first_s else 0) - quiet_s
+            if left_s < OPENING_TURN_S:
+                return False
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._finished.wait()
         return True
 
     def _ask_all(self, names: Iterable[PageName]) -> None:
@@ -230,7 +231,8 @@ class _Together:
 
     def _answered(self, name: PageName, page: Page, contact: Contact, future: asyncio.Future[FindRecordsReply]) -> None:
         page.waiting.discard(future)
-        self._answers += 1
+        self._heard_s = asyncio.get_running_loop().time()
+        self._first_s = self._first_s or self._heard_s
         if page.done or future.cancelled():
             return
         if future.exception() is None and page.trusts(future.result()):

@@ -220,7 +220,7 @@ class Replica:
             versions=[] if request.digest_only else versions,
             more=result.more,
             digest=digest_of(versions),
-            live=sum(not version.dead and not version.expired(now_s) for version in versions),
+            live=_live(versions, now_s),
             end=position(result.versions[-1], order) if result.versions else None,
             split=split,
             mine=self._neighbourhood.keeps(place),
@@ -386,6 +386,12 @@ class Replica:
                 new.setdefault(write.place, []).append(write.version)
         for place, versions in new.items():
             self.on_stored(place, versions)
+
+
+def _live(versions: list[Version], now_s: float) -> int:
+    """How many there are to show."""
+    now_ms, unseen = now_s * 1000, Flag.TOMBSTONE | Flag.PENDING
+    return sum(not v.flags & unseen and (not v.expires_ms or v.expires_ms > now_ms) for v in versions)
 
 
 def _unfit(version: Version, *, split: bool) -> StoreResult | None:

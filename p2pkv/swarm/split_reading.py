@@ -51,8 +51,9 @@ class SplitReading:
         return not self.done
 
     def offer(self, opening: Opening) -> None:
-        """As `PageReading.offer`."""
-        self._offered = opening
+        """As `PageReading.offer`. Runs that were cut are of no use: of a marker that was cut off nothing is left."""
+        if not any(getattr(reply, "more", False) for reply in opening.replies):
+            self._offered = opening
 
     async def next(self, limit: int, until: Cursor | None = None) -> list[Version]:
         """All that is left, mostly nothing, in no order; those that replaced it below among them.
