@@ -75,7 +75,7 @@ class Hearing:
         source = self._spares.pop(0)
         task = asyncio.create_task(question(source))
         self._tasks[task] = source
-        if question == self._stretch:
+        if question is self._stretch:
             self._stretches.add(task)
 
     def _take(self, task: asyncio.Task[Any]) -> None:

@@ -120,29 +120,25 @@ class PageReading:
         )
         try:
             run = await hearing.hear()
-            replies = await self._of_the_same(hearing, run, request)
+            replies, more = list(hearing.checks.values()), run.more
+            if more and len(run.versions) < limit:  # it was cut by its size, so the others may have gone further
+                replies, more = await self._check_again(hearing, run), False
         except RemoteError:
             self._opening = None
             return None
         if any(reply.split for reply in replies):
             self._tell_split()
         digest = digest_of(run.versions)
-        if any(reply.digest != digest or reply.more != run.more for reply in replies):
+        if any(reply.digest != digest or reply.more != more for reply in replies):
             return None
         self._prefer([hearing.giver, *hearing.checks])
         return run
 
-    async def _of_the_same(
-        self, hearing: Hearing, run: Run, request: messages.FindRecords
-    ) -> list[messages.FindRecordsReply]:
-        """What the others say of the very stretch that one gave; again where that was cut before its limit."""
-        if not run.more or len(run.versions) >= request.limit:
-            return list(hearing.checks.values())
+    async def _check_again(self, hearing: Hearing, run: Run) -> list[messages.FindRecordsReply]:
+        """What those who gave digests say of the very stretch that was given, to its end and no further."""
         end = position(run.versions[-1], self._query.order)
-        check = self._ask(until=end, limit=RECORDS_DIGEST_MAX)
-        check = msgspec.structs.replace(check, digest_only=True)
-        replies = await asyncio.gather(*(source.find(check) for source in hearing.checks))
-        return [msgspec.structs.replace(reply, more=not reply.more) for reply in replies]
+        check = msgspec.structs.replace(self._ask(until=end, limit=RECORDS_DIGEST_MAX), digest_only=True)
+        return await asyncio.gather(*(source.find(check) for source in hearing.checks))
 
     def _prefer(self, sources: Iterable[Source | None]) -> None:
         """Ask these first from now on."""
