@@ -86,12 +86,19 @@ class RemoteError(Exception):
         self.code = code
         self.detail = detail
 
+    def again(self) -> RemoteError:
+        """One just like it, for a further caller."""
+        return RemoteError(self.code, self.detail)
+
 
 class SilentError(RemoteError):
     """The contact did not answer within its time, resends included."""
 
     def __init__(self, detail: str = "") -> None:
         super().__init__("silent", detail)
+
+    def again(self) -> SilentError:
+        return SilentError(self.detail)
 
 
 ERROR_CODES = frozenset(

@@ -81,6 +81,18 @@ class FindRecordsReply(Message, frozen=True):
     batches: list[bytes] = []  # of all versions of the page that wait in batches; they are in no run
 
 
+class FindRuns(Message, frozen=True):
+    """Ask for runs of many pages at once. It travels by bulk transfer."""
+
+    requests: list[FindRecords]
+
+
+class FindRunsReply(Message, frozen=True):
+    """Runs of the first requests, as many as the answer has room for."""
+
+    replies: list[FindRecordsReply]
+
+
 class Summarize(Message, frozen=True):
     """Ask for what whole pages hold, in a few bytes each."""
 
@@ -310,6 +322,7 @@ class PushReply(Message, frozen=True):
 
 STORE_RECORDS: Final = Method("p2pkv_store_records", StoreRecords, StoreRecordsReply, needs_cookie=True)
 FIND_RECORDS: Final = Method("p2pkv_find_records", FindRecords, FindRecordsReply, needs_cookie=True)
+FIND_RUNS: Final = Method("p2pkv_find_runs", FindRuns, FindRunsReply, needs_cookie=True)
 FIND_NAMES: Final = Method("p2pkv_find_names", FindNames, FindNamesReply, needs_cookie=True)
 PREPARE: Final = Method("p2pkv_prepare", Prepare, Promise, needs_cookie=True)
 PROPOSE: Final = Method("p2pkv_propose", Propose, Accepted, needs_cookie=True)

@@ -340,6 +340,8 @@ def _messages() -> list[tuple[str, object]]:
         (m.FIND_RECORDS.name, m.FindRecords(PLACE)),
         (m.FIND_RECORDS.name, m.FindRecords(PLACE, True, True, cursor, Cursor(0, b"a"), b"n", 10, True, view)),
         (m.FIND_RECORDS.name, m.FindRecordsReply([plain], False, digest_of([plain]), 1, cursor, NODES)),
+        (m.FIND_RUNS.name, m.FindRuns([m.FindRecords(PLACE, limit=1, view=view), m.FindRecords(PLACE, limit=2)])),
+        (m.FIND_RUNS.name, m.FindRunsReply([m.FindRecordsReply([plain], False, digest_of([plain]), 1, cursor)])),
         (m.FIND_NAMES.name, m.FindNames(PLACE, [b"now", b"mine"], view)),
         (m.FIND_RECORDS.name, m.FindRecords(PLACE, pending=True)),
         (m.FIND_RECORDS.name, m.FindRecordsReply([], False, digest_of([]), 0, split=True)),

@@ -171,10 +171,10 @@ def encoded_bytes(version: Version) -> int:
 
 def content_hash(version: Version) -> bytes:
     """16 bytes that tell two versions of one record apart, whatever replica they lie on."""
-    fields = (version.clock, version.author, version.flags, version.expires_ms, version.size_bytes)
-    parts = [version.name, *fields, version.body, version.meta]
-    if version.flags & Flag.PENDING:
-        parts.append(version.batch)
+    v = version
+    parts: tuple[object, ...] = (v.name, v.clock, v.author, v.flags, v.expires_ms, v.size_bytes, v.body, v.meta)
+    if v.flags & Flag.PENDING:
+        parts = (*parts, v.batch)
     return blake3(_encoder.encode(parts)).digest(length=HASH_BYTES)
 
 

@@ -63,6 +63,7 @@ from p2pkv.storage.interface import (
     WriteOutcome,
 )
 from p2pkv.storage.page import Page
+from p2pkv.storage.ranges import Budget
 
 _log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -163,6 +164,23 @@ class DiskStore(Store):
         if page is not None:
             return page.select(query, self._now_s())
         return await self._ask_noting_damage(disk_reads.read_range, query, self._now_s())
+
+    async def read_many(self, queries: Sequence[RangeQuery], records_max: int, bytes_max: int) -> list[RangeResult]:
+        """Pages in memory are read here, all others in one visit of a thread. No page is brought into memory by it."""
+        budget, now_s = Budget(records_max, bytes_max), self._now_s()
+        apart = [index for index, query in enumerate(queries) if query.place not in self._cache]
+        wanted = [queries[index] for index in apart]
+        found = await self._ask_noting_damage(disk_reads.read_ranges, wanted, budget, now_s) if wanted else []
+        read: dict[int, RangeResult] = dict(zip(apart, found, strict=False))
+        results: list[RangeResult] = []
+        for index, query in enumerate(queries):
+            page = self._cache.get(query.place) if index not in read else None
+            if page is not None and not (results and budget.spent):
+                read[index] = page.select(query, now_s, budget)
+            if index not in read:
+                break
+            results.append(read[index])
+        return results or [await self.read(queries[0])]  # its page was in memory when this began
 
     async def _load(self, place: Place) -> Page | None:
         token = self._cache.begin_load(place)

@@ -32,6 +32,9 @@ class PageCache:
     def __len__(self) -> int:
         return len(self._pages)
 
+    def __contains__(self, place: Place) -> bool:
+        return place in self._pages
+
     def get(self, place: Place) -> Page | None:
         page = self._pages.get(place)
         if page is not None:

@@ -6,7 +6,7 @@ Owns the SQL of questions. Never writes; a damaged row that it meets is left out
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 from zlib import crc32
@@ -15,12 +15,12 @@ import msgspec
 
 from p2pkv.core.records import BATCH_ID_BYTES, Version
 from p2pkv.ids import ChunkID, Place
-from p2pkv.limits import STORE_CACHED_PAGE_BYTES_MAX
+from p2pkv.limits import STORE_CACHED_PAGE_BYTES_MAX, STORE_ROWS_AT_ONCE_MAX
 from p2pkv.storage.disk_batch import decode, state_of
 from p2pkv.storage.disk_writer import Location
 from p2pkv.storage.interface import Held, PageInfo, RangeQuery, RangeResult, Register, StoreFailedError, Stretch
 from p2pkv.storage.page import Page
-from p2pkv.storage.ranges import Span, behind_prefix, collect, span_of
+from p2pkv.storage.ranges import Budget, Span, behind_prefix, collect, span_of
 from p2pkv.storage.stretches import itemize
 
 T = TypeVar("T")
@@ -28,6 +28,11 @@ _COLUMNS = {"time": "clock, name, owner", "name": "name, owner"}
 _INFO = (
     "SELECT place, key, total - dead - (SELECT count(*) FROM versions WHERE page = pages.id AND dead = 0 "
     "AND expires_ms > 0 AND expires_ms <= ?), total, size_bytes FROM pages "
+)
+
+_PAGES_WITH_PENDING = (
+    "SELECT place, id, EXISTS (SELECT 1 FROM versions INDEXED BY versions_pending WHERE page = pages.id AND dead = 2) "
+    "FROM pages"
 )
 
 
@@ -58,23 +63,59 @@ def load_page(database: sqlite3.Connection, place: Place, damage: Damage) -> Pag
     return page
 
 
+def read_ranges(
+    database: sqlite3.Connection, queries: Sequence[RangeQuery], budget: Budget, now_s: float, damage: Damage
+) -> list[RangeResult]:
+    """Parts of several pages: of as many, from the first, as the budget lasts for, at least of one."""
+    results: list[RangeResult] = []
+    database.execute("BEGIN")  # all of one moment: what waited in a batch and does not any more must be in the run
+    try:
+        for start in range(0, len(queries), STORE_ROWS_AT_ONCE_MAX):
+            part = queries[start : start + STORE_ROWS_AT_ONCE_MAX]
+            pages = _find_pages(database, {query.place for query in part})
+            for query in part:
+                results.append(_read_run(database, query, pages.get(query.place), budget, now_s, damage))
+                if budget.spent:
+                    return results
+        return results
+    finally:
+        if database.in_transaction:
+            database.execute("COMMIT")
+
+
 def read_range(database: sqlite3.Connection, query: RangeQuery, now_s: float, damage: Damage) -> RangeResult:
     """A part of a page that is too large for the cache."""
-    row = database.execute("SELECT id FROM pages WHERE place = ?", (query.place,)).fetchone()
-    if row is None:
-        return RangeResult([], False)
+    return read_ranges(database, [query], Budget(query.limit, query.bytes_max), now_s, damage)[0]
+
+
+def _find_pages(database: sqlite3.Connection, places: Collection[Place]) -> dict[bytes, tuple[int, bool]]:
+    """The numbers of pages, and whether versions wait in them."""
+    sql = f"{_PAGES_WITH_PENDING} WHERE place IN ({', '.join('?' * len(places))})"
+    return {place: (page_id, waits) for place, page_id, waits in database.execute(sql, tuple(places))}
+
+
+def _read_run(
+    database: sqlite3.Connection,
+    query: RangeQuery,
+    page: tuple[int, bool] | None,
+    budget: Budget,
+    now_s: float,
+    damage: Damage,
+) -> RangeResult:
+    if page is None:
+        return collect((), query, now_s, budget)
+    page_id, waits = page
     where, values = _conditions(query, span_of(query), now_s)
     columns = _COLUMNS[query.order]
     ordered = columns.replace(",", " DESC,") + " DESC" if query.reverse else columns
     source = "versions INDEXED BY versions_pending" if query.pending else "versions"  # which are few
     sql = f"SELECT id, name, clock, crc, data FROM {source} WHERE page = ?{where} ORDER BY {ordered}"  # noqa: S608
-    rows = database.execute(sql, (row[0], *values))
+    rows = database.execute(sql, (page_id, *values))
     try:
-        found = collect(_sound(row[0], rows, damage), query, now_s)
+        found = collect(_sound(page_id, rows, damage), query, now_s, budget)
     finally:
         rows.close()
-    batches = _batches(database, row[0])
-    return msgspec.structs.replace(found, batches=batches) if batches else found
+    return msgspec.structs.replace(found, batches=_batches(database, page_id)) if waits else found
 
 
 def _batches(database: sqlite3.Connection, page_id: int) -> list[bytes]:

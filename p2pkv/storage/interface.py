@@ -231,6 +231,10 @@ class Store(ABC):
     async def read(self, query: RangeQuery) -> RangeResult: ...
 
     @abstractmethod
+    async def read_many(self, queries: Sequence[RangeQuery], records_max: int, bytes_max: int) -> list[RangeResult]:
+        """The results of the first queries, at least of one: none begins once so many records or bytes were read."""
+
+    @abstractmethod
     async def read_name(self, place: Place, name: bytes) -> list[Version]:
         """Every owner's version under a name, tombstones, expired and pending ones included, shared first."""
 

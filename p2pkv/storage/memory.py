@@ -29,6 +29,7 @@ from p2pkv.storage.interface import (
     WriteOutcome,
 )
 from p2pkv.storage.page import ALREADY, STORED, Identity, Page
+from p2pkv.storage.ranges import Budget
 from p2pkv.storage.sorted_keys import SortedKeys
 from p2pkv.storage.stretches import itemize
 
@@ -154,6 +155,15 @@ class MemoryStore(Store):
     async def read(self, query: RangeQuery) -> RangeResult:
         page = self._pages.get(query.place)
         return page.select(query, self._now_s()) if page else RangeResult([], False)
+
+    async def read_many(self, queries: Sequence[RangeQuery], records_max: int, bytes_max: int) -> list[RangeResult]:
+        budget, results = Budget(records_max, bytes_max), list[RangeResult]()
+        for query in queries:
+            page = self._pages.get(query.place) or Page(query.place)
+            results.append(page.select(query, self._now_s(), budget))
+            if budget.spent:
+                break
+        return results
 
     async def read_name(self, place: Place, name: bytes) -> list[Version]:
         page = self._pages.get(place)

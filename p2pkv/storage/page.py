@@ -14,7 +14,7 @@ from p2pkv.core.records import Version, content_hash, rank
 from p2pkv.ids import Place
 from p2pkv.outcomes import Order
 from p2pkv.storage.interface import Admit, PageInfo, RangeQuery, RangeResult, Result, WriteOutcome
-from p2pkv.storage.ranges import collect, encode, order_key, span_of
+from p2pkv.storage.ranges import Budget, collect, encode, order_key, span_of
 from p2pkv.storage.sorted_keys import Key, SortedKeys
 
 Identity = tuple[bytes, bytes]
@@ -120,9 +120,9 @@ class Page:
         if not self.batches[batch]:
             del self.batches[batch]
 
-    def select(self, query: RangeQuery, now_s: float) -> RangeResult:
+    def select(self, query: RangeQuery, now_s: float, budget: Budget | None = None) -> RangeResult:
         """The part of the page that a query asks for."""
-        found = collect((self._entries[key[-2:]] for key in self._walk(query)), query, now_s)
+        found = collect((self._entries[key[-2:]] for key in self._walk(query)), query, now_s, budget)
         return msgspec.structs.replace(found, batches=sorted(self.batches)) if self.batches else found
 
     def _walk(self, query: RangeQuery) -> Iterator[Key]:

@@ -9,12 +9,13 @@ from collections.abc import Iterable
 
 import msgspec
 
-from p2pkv.core.records import Version
+from p2pkv.core.records import Flag, Version
 from p2pkv.outcomes import Order
 from p2pkv.storage.interface import Cursor, RangeQuery, RangeResult
 from p2pkv.storage.sorted_keys import Key
 
 _encoder = msgspec.msgpack.Encoder()
+SCANNED_RECORDS = 256  # what a query counts that picks few out of a page: 4,096 records are passed by as quickly
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -67,19 +68,52 @@ def _narrowed(span: Span, prefix: bytes) -> Span:
     return Span(low, low_open, high, high_open)
 
 
-def collect(candidates: Iterable[tuple[Version, int]], query: RangeQuery, now_s: float) -> RangeResult:
+class Budget:
+    """What several queries may read together, in records and in encoded bytes. The one that passes it is the last."""
+
+    __slots__ = ("_bytes", "_records")
+
+    def __init__(self, records: int, size_bytes: int) -> None:
+        self._records = records
+        self._bytes = size_bytes
+
+    def spend(self, query: RangeQuery, records: int, size_bytes: int) -> None:
+        """A query was answered. One that has to look at more than it returns costs as much as it may have looked at."""
+        scans = query.pending or (query.prefix and query.order == "time")
+        self._records -= SCANNED_RECORDS if scans else max(1, records)
+        self._bytes -= size_bytes
+
+    @property
+    def spent(self) -> bool:
+        return self._records <= 0 or self._bytes <= 0
+
+
+def collect(
+    candidates: Iterable[tuple[Version, int]], query: RangeQuery, now_s: float, budget: Budget | None = None
+) -> RangeResult:
     """Take versions (with their sizes, in the order of reading) until a limit is reached."""
+    taken, more, size_bytes = _taken(candidates, query, now_s)
+    if budget is not None:
+        budget.spend(query, len(taken), size_bytes)
+    return RangeResult(taken, more)
+
+
+def _taken(
+    candidates: Iterable[tuple[Version, int]], query: RangeQuery, now_s: float
+) -> tuple[list[Version], bool, int]:
+    """The versions, whether there are more, and their size."""
     taken: list[Version] = []
-    room_bytes = query.bytes_max
+    room_bytes, limit, prefix, pending = query.bytes_max, query.limit, query.prefix, query.pending
+    shown = not pending and not query.dead
     for version, size_bytes in candidates:
-        if version.pending is not query.pending:
+        if bool(version.flags & Flag.PENDING) is not pending:
             continue
-        if not query.pending and not query.dead and (version.dead or version.expired(now_s)):
+        if shown and (version.dead or version.expired(now_s)):
             continue
-        if query.prefix and not version.name.startswith(query.prefix):
+        if prefix and not version.name.startswith(prefix):
             continue
+        if len(taken) >= limit or (taken and room_bytes < size_bytes):
+            return taken, True, query.bytes_max - room_bytes
         room_bytes -= size_bytes
-        if len(taken) >= query.limit or (taken and room_bytes < 0):
-            return RangeResult(taken, True)
         taken.append(version)
-    return RangeResult(taken, False)
+    return taken, False, query.bytes_max - room_bytes

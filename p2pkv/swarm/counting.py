@@ -25,6 +25,7 @@ from p2pkv.limits import PAGES_ASKED_AT_ONCE_MAX, RECORDS_DIGEST_MAX, SUMMARIES_
 from p2pkv.swarm.key_reading import KeyReading
 from p2pkv.swarm.mending import Mender
 from p2pkv.swarm.names import NameReader
+from p2pkv.swarm.opening import Openings
 from p2pkv.swarm.page_reading import Query, require_quorum
 from p2pkv.swarm.sources import Opening, Sources
 from p2pkv.swarm.summaries import Summing
@@ -38,6 +39,7 @@ class Count:
     def __init__(
         self,
         sources: Sources,
+        openings: Openings,
         summing: Summing | None,
         mender: Mender,
         names: NameReader,
@@ -46,6 +48,7 @@ class Count:
         alive: Callable[[Version], bool],
     ) -> None:
         self._sources = sources
+        self._openings = openings
         self._summing = summing
         self._mender = mender
         self._names = names
@@ -100,7 +103,7 @@ class Count:
     async def _read(self, page: PageName) -> int:
         """In the order of names, where a record that is replaced meanwhile stays in its place and counts once."""
         query = replace(self._query, order="name")
-        reading = KeyReading(self._sources, self._mender, self._names, self._tree, query, top=page)
+        reading = KeyReading(self._sources, self._openings, self._mender, self._names, self._tree, query, top=page)
         total = 0
         async for versions in reading.runs(None):
             total += sum(map(self._alive, versions))

@@ -16,22 +16,30 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable
 from operator import itemgetter
+from typing import Any
 
 from p2pkv.core.pages import ROOT, PageName, PageTree, children_of
 from p2pkv.core.records import Cursor, Version, merge, rank
 from p2pkv.core.replication import Identity, position
 from p2pkv.errors import IncompleteError
 from p2pkv.limits import (
+    OPENED_TOGETHER_MAX,
+    OPENED_TOGETHER_RECORDS,
     PAGES_ASKED_AT_ONCE_MAX,
+    PAGES_READ_AT_ONCE_MAX,
     READ_BUFFERED_RECORDS_MAX,
     READ_FIRST_RECORDS,
     READ_RUN_RECORDS_MAX,
     READ_RUN_RECORDS_MIN,
+    READ_TURN_RECORDS,
+    RECORDS_ANSWER_MAX,
 )
+from p2pkv.messages import FindRecords
 from p2pkv.swarm.mending import Mender
 from p2pkv.swarm.names import NameReader
+from p2pkv.swarm.opening import Openings
 from p2pkv.swarm.page_reading import PageReading, PageSplitError, Query
-from p2pkv.swarm.sources import Sources
+from p2pkv.swarm.sources import Opening, Sources
 from p2pkv.swarm.split_reading import SplitReading
 
 FAILURES_NAMED_MAX = 8
@@ -68,6 +76,7 @@ class KeyReading:
     def __init__(
         self,
         sources: Sources,
+        openings: Openings,
         mender: Mender,
         names: NameReader,
         tree: PageTree,
@@ -77,6 +86,7 @@ class KeyReading:
         top: PageName = ROOT,
     ) -> None:
         self._sources = sources
+        self._openings = openings
         self._mender = mender
         self._names = names
         self._tree = tree
@@ -84,6 +94,8 @@ class KeyReading:
         self._limit = limit or READ_RUN_RECORDS_MAX
         self._top = top
         self._streams: dict[PageName, Stream] = {}
+        self._slots = asyncio.Semaphore(PAGES_ASKED_AT_ONCE_MAX)  # of pages that are opened one by one
+        self._opening: set[asyncio.Task[dict[PageName, Opening]]] = set()
         self._leftovers: dict[Identity, Version] = {}  # of split pages: what lies below may be older
 
     async def runs(self, after: Cursor | None) -> AsyncGenerator[list[Version], None]:
@@ -94,8 +106,12 @@ class KeyReading:
             while True:
                 self._fetch()
                 ready = self._take()
+                for start in range(0, len(ready), READ_TURN_RECORDS):
+                    if start:
+                        await self._go_on()
+                    yield ready[start : start + READ_TURN_RECORDS]
                 if ready:
-                    yield ready
+                    await self._go_on()
                 elif not await self._wait():
                     return
         finally:
@@ -132,8 +148,7 @@ class KeyReading:
     def _fetch(self) -> None:
         """Read on where it is needed most, within the bounds."""
         streams = [stream for stream in self._streams.values() if stream.open]
-        running = sum(stream.task is not None for stream in streams)
-        slots = PAGES_ASKED_AT_ONCE_MAX - running
+        slots = PAGES_READ_AT_ONCE_MAX - sum(stream.task is not None for stream in streams)
         if slots <= 0:
             return
         span = max(READ_RUN_RECORDS_MIN, min(READ_RUN_RECORDS_MAX, READ_BUFFERED_RECORDS_MAX // (len(streams) or 1)))
@@ -141,9 +156,38 @@ class KeyReading:
         waiting = [stream for stream in streams if self._hungry(stream, span) and self._may_read(stream)]
         if len(waiting) > slots:
             waiting.sort(key=self._urgency, reverse=self._query.reverse)
+        if self._tree.noticed:
+            fresh = [stream for stream in waiting if stream.reading.fresh][:OPENED_TOGETHER_MAX]
+            if fresh:
+                self._open_together(fresh)
+            waiting = [stream for stream in waiting if stream.task is None and not stream.reading.fresh]
         for stream in waiting[:slots]:
             fetching = stream.reading.next(self._span_of(stream, span), self._until(stream))
             stream.task = asyncio.create_task(fetching)
+
+    def _open_together(self, streams: list[Stream]) -> None:
+        """Open pages of a key that has many: all at once, as far as that can be."""
+        requests = {stream.page: self._first(stream) for stream in streams}
+        opening = asyncio.create_task(self._openings.open(requests))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+        for stream in streams:
+            stream.task = asyncio.create_task(self._next_opened(stream, requests[stream.page], opening))
+
+    def _first(self, stream: Stream) -> FindRecords:
+        limit = RECORDS_ANSWER_MAX if isinstance(stream.reading, SplitReading) else OPENED_TOGETHER_RECORDS
+        return self._query.request(stream.page, stream.reading.after, self._until(stream), limit)
+
+    async def _next_opened(
+        self, stream: Stream, request: FindRecords, opening: asyncio.Task[dict[PageName, Opening]]
+    ) -> list[Version]:
+        """The first run of one of the pages that are being opened; by a lookup, where it is not among those found."""
+        found = (await asyncio.shield(opening)).get(stream.page)
+        if found is not None:
+            stream.reading.offer(found)
+            return await stream.reading.next(request.limit, request.until)
+        async with self._slots:
+            return await stream.reading.next(self._span_of(stream, READ_FIRST_RECORDS), request.until)
 
     def _hungry(self, stream: Stream, span: int) -> bool:
         return stream.task is None and stream.failure is None and 2 * len(stream.buffer) < span
@@ -193,6 +237,16 @@ class KeyReading:
         return leftover is not None and rank(leftover) > rank(version)
 
     # --- waiting ---
+
+    async def _go_on(self) -> None:
+        """Let answers in while much is given out, and ask for more as soon as there is room for it."""
+        await asyncio.sleep(0)
+        done = [stream for stream in self._streams.values() if stream.task is not None and stream.task.done()]
+        for stream in done:
+            task, stream.task = stream.task, None
+            assert task is not None
+            await self._arrived(stream, task)
+        self._fetch()
 
     async def _wait(self) -> bool:
         """Wait for the next answer; False where all is read. Raises where a page stands in the way."""
@@ -244,7 +298,8 @@ class KeyReading:
         raise IncompleteError(reasons + more, failed[0].failure.mend) from failed[0].failure
 
     async def _end(self) -> None:
-        tasks = [stream.task for stream in self._streams.values() if stream.task is not None]
+        reading = [stream.task for stream in self._streams.values() if stream.task is not None]
+        tasks: list[asyncio.Task[Any]] = [*reading, *self._opening]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -41,6 +41,7 @@ from p2pkv.swarm.leaving import Leaving
 from p2pkv.swarm.memory import collect_seldom, keep_freed_memory
 from p2pkv.swarm.moving import Mover
 from p2pkv.swarm.neighbourhood import Neighbourhood
+from p2pkv.swarm.opening import Openings
 from p2pkv.swarm.page_writing import PageWriter
 from p2pkv.swarm.pieces import PieceReceiver
 from p2pkv.swarm.presence import Presence
@@ -52,6 +53,7 @@ from p2pkv.swarm.registers import Registers
 from p2pkv.swarm.repair import Repair
 from p2pkv.swarm.replica import Replica
 from p2pkv.swarm.resolving import Resolving
+from p2pkv.swarm.runs import Runs
 from p2pkv.swarm.server import PeerServer
 from p2pkv.swarm.settling import Settling
 from p2pkv.swarm.sites import Sites
@@ -126,8 +128,10 @@ class SwarmNode:
         pages = PageWriter(protocol, self.lookups, self.replica, self.neighbourhood, self.identity.public_key)
         self.batches = BatchWriter(protocol, self.calls, self.lookups, self.sites, self.replica, self.neighbourhood)
         self.writer = Writer(pages, self.batches, self.replica, self.identity, env)
-        self.sources = Sources(protocol, self.lookups, self.replica, self.neighbourhood)
-        reader = Reader(self.sources, env, self.writer.tree)
+        runs = Runs(protocol, self.calls, self.lookups)
+        self.sources = Sources(protocol, runs, self.lookups, self.replica, self.neighbourhood)
+        openings = Openings(self.sources, runs, self.lookups, self.replica, self.neighbourhood)
+        reader = Reader(self.sources, openings, env, self.writer.tree)
         agreement = Agreement(
             protocol, self.lookups, acceptor, self.neighbourhood, self.writer, reader, self.identity, env
         )
@@ -146,6 +150,21 @@ class SwarmNode:
         inventory.on_wrote = summaries.on_wrote
         reader.summing = Summing(protocol, self.lookups, summaries, self.neighbourhood)
         protocol.register(messages.SUMMARIZE, summaries.on_summarize)
+        self._wire_upkeep(inventory, registers, register_ledger, acceptor, keeper, settling)
+        self._register(acceptor, keeper)
+        self._wire_watching()
+
+    def _wire_upkeep(
+        self,
+        inventory: StoreInventory,
+        registers: Registers,
+        register_ledger: RegisterLedger,
+        acceptor: Acceptor,
+        keeper: ChunkKeeper,
+        settling: Settling,
+    ) -> None:
+        """Whatever keeps this peer's share complete, and hands on what is others'."""
+        protocol, env = self.server.protocol, self.env
         self.handing = Handing(inventory, register_ledger, keeper)
         handover = Handover(
             self.store, protocol, self.lookups, inventory, self.writer, self.chunks, keeper, self.neighbourhood
@@ -176,8 +195,6 @@ class SwarmNode:
         self.tending.start()
         self.collecting.start()
         self.resolving.start()
-        self._register(acceptor, keeper)
-        self._wire_watching()
 
     def _wire_watching(self) -> None:
         protocol = self.server.protocol
@@ -193,6 +210,8 @@ class SwarmNode:
     def _register(self, acceptor: Acceptor, keeper: ChunkKeeper) -> None:
         protocol, pieces = self.server.protocol, PieceReceiver(keeper)
         protocol.register(messages.STORE_RECORDS, self.replica.on_store, prompt=True)
+        self.calls.register(messages.STORE_RECORDS, self.replica.on_store_long)
+        self.calls.register(messages.FIND_RUNS, self.replica.on_find_runs)
         protocol.register(messages.FIND_RECORDS, self.replica.on_find, prompt=True)
         protocol.register(messages.FIND_NAMES, self.replica.on_find_names, prompt=True)
         protocol.register(messages.PREPARE, acceptor.on_prepare)
@@ -229,6 +248,7 @@ class SwarmNode:
             await self.catching_up.close()
             await self.mover.close()
             await self.batches.close()
+            await self.sources.close()
             await self.records.reader.mender.close()
             await self.bulk.close()
         await self.server.close()

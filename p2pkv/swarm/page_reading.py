@@ -12,6 +12,7 @@ Owns no bytes of the wire and no rule of merging: those are `messages` and `core
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -33,10 +34,11 @@ from p2pkv.core.replication import (
 from p2pkv.errors import IncompleteError, RemoteError
 from p2pkv.limits import NAMES_ASKED_MAX, RECORDS_DIGEST_MAX
 from p2pkv.outcomes import Order
+from p2pkv.swarm.hearing import Hearing
 from p2pkv.swarm.mending import Mender
 from p2pkv.swarm.replica import stock_bytes_of
 from p2pkv.swarm.signing import genuine
-from p2pkv.swarm.sources import Opening, Sources
+from p2pkv.swarm.sources import Opening, Source, Sources
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,16 @@ class PageReading:
         self._query = query
         self._page = page
         self._opening: Opening | None = None
+        self._offered: Opening | None = None
+
+    @property
+    def fresh(self) -> bool:
+        """Is the page to be opened next?"""
+        return self._opening is None
+
+    def offer(self, opening: Opening) -> None:
+        """Take the answers to the next request for a quorum's, so that no lookup is needed."""
+        self._offered = opening
 
     async def next(self, limit: int, until: Cursor | None = None) -> list[Version]:
         """The next versions in order, dead ones among them: about `limit`, none beyond `until`.
@@ -94,37 +106,59 @@ class PageReading:
     # --- a stretch that a quorum agrees on ---
 
     async def _confirmed(self, limit: int, until: Cursor | None) -> Run | None:
-        """A stretch that a whole read quorum has just so; None where they differ or one of them fails."""
-        if self._opening is None:
+        """A stretch that a whole read quorum has just so; None where they differ or too few of them answer."""
+        opening = self._opening
+        if opening is None:
             return None
-        others = self._opening.sources[1 : self._opening.quorum]
+        request = self._ask(until=until, limit=limit)
+        check = msgspec.structs.replace(request, digest_only=True)
+        hearing = Hearing(
+            opening.sources,
+            opening.quorum,
+            lambda source: self._stretch(source, request),
+            lambda source: source.find(check),
+        )
         try:
-            run = await self._stretch(limit, until)
-            end = position(run.versions[-1], self._query.order) if run.more else until
-            check = msgspec.structs.replace(self._ask(until=end, limit=RECORDS_DIGEST_MAX), digest_only=True)
-            replies = await asyncio.gather(*(other.find(check) for other in others))
+            run = await hearing.hear()
+            replies, more = list(hearing.checks.values()), run.more
+            if more and len(run.versions) < limit:  # it was cut by its size, so the others may have gone further
+                replies, more = await self._check_again(hearing, run), False
         except RemoteError:
             self._opening = None
             return None
         if any(reply.split for reply in replies):
             self._tell_split()
         digest = digest_of(run.versions)
-        return run if all(reply.digest == digest and not reply.more for reply in replies) else None
+        if any(reply.digest != digest or reply.more != more for reply in replies):
+            return None
+        self._prefer([hearing.giver, *hearing.checks])
+        return run
 
-    async def _stretch(self, limit: int, until: Cursor | None) -> Run:
-        """One replica's versions, in as many answers as it takes."""
+    async def _check_again(self, hearing: Hearing, run: Run) -> list[messages.FindRecordsReply]:
+        """What those who gave digests say of the very stretch that was given, to its end and no further."""
+        end = position(run.versions[-1], self._query.order)
+        check = msgspec.structs.replace(self._ask(until=end, limit=RECORDS_DIGEST_MAX), digest_only=True)
+        return await asyncio.gather(*(source.find(check) for source in hearing.checks))
+
+    def _prefer(self, sources: Iterable[Source | None]) -> None:
+        """Ask these first from now on."""
         assert self._opening is not None
+        first = [source for source in sources if source is not None]
+        self._opening.sources = first + [source for source in self._opening.sources if source not in first]
+
+    async def _stretch(self, source: Source, request: messages.FindRecords) -> Run:
+        """One replica's versions, in as many answers as it takes."""
         versions: list[Version] = []
-        after = self.after
+        after = request.after
         while True:
-            request = msgspec.structs.replace(self._ask(until=until, limit=limit - len(versions)), after=after)
-            reply = await self._opening.sources[0].find(request)
+            left = request.limit - len(versions)
+            reply = await source.find(msgspec.structs.replace(request, after=after, limit=left))
             if reply.split:
                 self._tell_split()
             if reply.more and (not reply.versions or reply.end == after):
                 raise RemoteError("misbehaved", "a run that goes on and brings nothing")
             versions += reply.versions
-            if not reply.more or len(versions) >= limit:
+            if not reply.more or len(versions) >= request.limit:
                 return Run(versions, reply.more)
             after = reply.end
 
@@ -166,7 +200,9 @@ class PageReading:
     async def _open(self, limit: int, until: Cursor | None) -> list[Run]:
         """Find the replicas and hear a quorum of them; all of them where they differ or know nothing."""
         request = self._ask(until=until, limit=limit)
-        opening = await self._sources.open(self._query.key, request)
+        opening, self._offered = self._offered, None
+        if opening is None:
+            opening = await self._sources.open(self._query.key, request)
         doubtful = _empty(opening) and (not self._page or (self.after is None and not self._query.prefix))
         if len(opening.sources) < opening.quorum or not agreed(opening) or doubtful:
             opening = await self._sources.open_all(self._query.key, request, opening)

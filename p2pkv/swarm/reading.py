@@ -18,6 +18,7 @@ from p2pkv.swarm.environment import Environment
 from p2pkv.swarm.key_reading import KeyReading
 from p2pkv.swarm.mending import Mender
 from p2pkv.swarm.names import NameReader
+from p2pkv.swarm.opening import Openings
 from p2pkv.swarm.page_reading import Query
 from p2pkv.swarm.sources import Sources
 from p2pkv.swarm.summaries import Summing
@@ -28,10 +29,13 @@ __all__ = ["Mender", "Reader"]
 class Reader:
     """This peer's reads of records."""
 
-    def __init__(self, sources: Sources, env: Environment, tree_of: Callable[[bytes], PageTree]) -> None:
+    def __init__(
+        self, sources: Sources, openings: Openings, env: Environment, tree_of: Callable[[bytes], PageTree]
+    ) -> None:
         """`tree_of` tells what this peer believes of a key's pages."""
         self.mender = Mender()
         self._sources = sources
+        self._openings = openings
         self._names = NameReader(sources, self.mender)
         self._env = env
         self._tree_of = tree_of
@@ -56,7 +60,7 @@ class Reader:
             return
         query = Query(key, order, prefix, reverse)
         tree = self._tree_of(key)
-        reading = KeyReading(self._sources, self.mender, self._names, tree, query, limit=limit)
+        reading = KeyReading(self._sources, self._openings, self.mender, self._names, tree, query, limit=limit)
         left = limit
         begin = period.begin(cursor_in(order, after), reverse=reverse)
         async with aclosing(reading.runs(begin)) as runs:
@@ -83,7 +87,16 @@ class Reader:
     async def count(self, key: bytes, *, prefix: bytes = b"") -> int:
         """How many live records a key has, without moving them."""
         query = Query(key, prefix=prefix)
-        count = Count(self._sources, self.summing, self.mender, self._names, self._tree_of(key), query, self._alive)
+        count = Count(
+            self._sources,
+            self._openings,
+            self.summing,
+            self.mender,
+            self._names,
+            self._tree_of(key),
+            query,
+            self._alive,
+        )
         return await count.run()
 
     async def exists(self, key: bytes, *, prefix: bytes = b"") -> bool:

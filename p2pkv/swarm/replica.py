@@ -32,6 +32,11 @@ from p2pkv.limits import (
     RECORDS_DIGEST_MAX,
     RECORDS_JUDGED_AT_ONCE,
     RESULT_BYTES,
+    RUN_BYTES_MAX,
+    RUN_RECORDS_MAX,
+    RUNS_ASKED_MAX,
+    RUNS_BYTES_MAX,
+    RUNS_RECORDS_MAX,
     STOCK_VALUE_BYTES_MAX,
     VERSION_BYTES_MAX,
 )
@@ -42,6 +47,7 @@ from p2pkv.storage.interface import (
     PutVersion,
     QuotaExceededError,
     RangeQuery,
+    RangeResult,
     Result,
     Store,
     StoreFailedError,
@@ -128,12 +134,22 @@ class Replica:
 
     async def on_find(self, sender: Sender, request: messages.FindRecords) -> messages.FindRecordsReply:
         """A run of a page, and who is nearest where opinions differ."""
-        place = _place(request.place)
-        view, nearest = self._neighbourhood.view(place)
-        reply = await self.find(request)
-        if view == request.view:
-            return reply
-        return msgspec.structs.replace(reply, nodes=node_tuples(nearest))
+        return self._with_nearer(request, await self.find(request))
+
+    async def on_find_runs(self, request: messages.FindRuns) -> messages.FindRunsReply:
+        """The same for many pages, by bulk transfer."""
+        if not 0 < len(request.requests) <= RUNS_ASKED_MAX:
+            raise RemoteError("malformed", "a wrong number of runs")
+        replies = await self.find_runs(request.requests)
+        answered = zip(request.requests, replies, strict=False)
+        return messages.FindRunsReply([self._with_nearer(asked, reply) for asked, reply in answered])
+
+    def _with_nearer(
+        self, request: messages.FindRecords, reply: messages.FindRecordsReply
+    ) -> messages.FindRecordsReply:
+        """Who is nearest, where the asker has another opinion of it."""
+        view, nearest = self._neighbourhood.view(Place(request.place))
+        return reply if view == request.view else msgspec.structs.replace(reply, nodes=node_tuples(nearest))
 
     async def on_find_names(self, sender: Sender, request: messages.FindNames) -> messages.FindNamesReply:
         place = _place(request.place)
@@ -181,6 +197,18 @@ class Replica:
         if result.batches:  # their ids want room in the answer
             query = msgspec.structs.replace(query, bytes_max=query.bytes_max - ATOMIC_IDS_BYTES_MAX)
             result = await self.store.read(query)
+        return await self._reply(request, place, result)
+
+    async def find_runs(self, requests: Sequence[messages.FindRecords]) -> list[messages.FindRecordsReply]:
+        """Runs of many pages: of as many, from the first, as one answer has room for, at least of one."""
+        queries = [_run_query(request) for request in requests]
+        results = await self.store.read_many(queries, RUNS_RECORDS_MAX, RUNS_BYTES_MAX)
+        answered = zip(requests, queries, results, strict=False)
+        return [await self._reply(request, query.place, result) for request, query, result in answered]
+
+    async def _reply(
+        self, request: messages.FindRecords, place: Place, result: RangeResult
+    ) -> messages.FindRecordsReply:
         # Asked behind the reading: records leave a split page, and what was read must not lack them unawares.
         split = (await self.holdings.of(place)).split
         now_s = self._env.now_s()
@@ -192,7 +220,7 @@ class Replica:
             versions=[] if request.digest_only else versions,
             more=result.more,
             digest=digest_of(versions),
-            live=sum(not version.dead and not version.expired(now_s) for version in versions),
+            live=_live(versions, now_s),
             end=position(result.versions[-1], order) if result.versions else None,
             split=split,
             mine=self._neighbourhood.keeps(place),
@@ -357,6 +385,12 @@ class Replica:
             self.on_stored(place, versions)
 
 
+def _live(versions: list[Version], now_s: float) -> int:
+    """How many there are to show."""
+    now_ms, unseen = now_s * 1000, Flag.TOMBSTONE | Flag.PENDING
+    return sum(not v.flags & unseen and (not v.expires_ms or v.expires_ms > now_ms) for v in versions)
+
+
 def _unfit(version: Version, *, split: bool) -> StoreResult | None:
     """What is wrong with a version whatever is held here."""
     try:
@@ -430,8 +464,17 @@ def _place(place: bytes) -> Place:
 
 def _query(request: messages.FindRecords) -> RangeQuery:
     """A stranger's question as a bounded question to the store."""
-    limit = RECORDS_DIGEST_MAX if request.digest_only else RECORDS_ANSWER_MAX
-    bytes_max = RECORDS_DIGEST_MAX * VERSION_BYTES_MAX if request.digest_only else RECORDS_ANSWER_BYTES_MAX
+    if request.digest_only:
+        return _bounded(request, RECORDS_DIGEST_MAX, RECORDS_DIGEST_MAX * VERSION_BYTES_MAX)
+    return _bounded(request, RECORDS_ANSWER_MAX, RECORDS_ANSWER_BYTES_MAX)
+
+
+def _run_query(request: messages.FindRecords) -> RangeQuery:
+    """The same as one of many. What is digested is cut just as what is given out, so that one confirms the other."""
+    return _bounded(request, RUN_RECORDS_MAX, RUN_BYTES_MAX)
+
+
+def _bounded(request: messages.FindRecords, limit: int, bytes_max: int) -> RangeQuery:
     return RangeQuery(
         place=_place(request.place),
         order="name" if request.by_name else "time",

@@ -14,12 +14,11 @@ import msgspec
 
 from p2pkv import messages
 from p2pkv.core.pages import PageName, place_of_page
-from p2pkv.core.records import BATCH_ID_BYTES, Version
+from p2pkv.core.records import Version
 from p2pkv.core.replication import read_quorum
 from p2pkv.errors import IncompleteError, RemoteError, UnreachableError
 from p2pkv.ids import Place
 from p2pkv.limits import (
-    ATOMIC_BATCHES_PER_PAGE_MAX,
     BEYOND_QUORUM_S,
     SILENT_REPLICAS_RETRIES_MAX,
     SILENT_REPLICAS_RETRY_S,
@@ -30,6 +29,7 @@ from p2pkv.swarm.neighbourhood import Neighbourhood
 from p2pkv.swarm.protocol import PeerProtocol
 from p2pkv.swarm.question import TypedQuestion
 from p2pkv.swarm.replica import Replica
+from p2pkv.swarm.runs import Runs, check_batches, checked
 
 
 class Source(Protocol):
@@ -59,13 +59,14 @@ class LocalSource:
 class RemoteSource:
     """Another peer's share. Every method raises RemoteError where that peer fails."""
 
-    def __init__(self, protocol: PeerProtocol, contact: Contact) -> None:
+    def __init__(self, protocol: PeerProtocol, runs: Runs, contact: Contact) -> None:
         self._protocol = protocol
+        self._runs = runs
         self.contact = contact
 
     async def find(self, request: messages.FindRecords) -> messages.FindRecordsReply:
-        reply = await self._protocol.call(self.contact, messages.FIND_RECORDS, request)
-        return _checked(reply)
+        """It may travel together with what others ask of the contact."""
+        return await self._runs.find(self.contact, request)
 
     async def find_names(self, request: messages.FindNames) -> messages.FindNamesReply:
         reply = await self._protocol.call(self.contact, messages.FIND_NAMES, request)
@@ -77,23 +78,11 @@ class RemoteSource:
         await self._protocol.call(self.contact, messages.STORE_RECORDS, request)
 
 
-def _checked(reply: messages.FindRecordsReply) -> messages.FindRecordsReply:
-    if reply.more and reply.end is None:
-        raise RemoteError("misbehaved", "a run that goes on without an end")
-    _check_batches(reply.batches)
-    return reply
-
-
 def _checked_names(reply: messages.FindNamesReply, count: int) -> messages.FindNamesReply:
     if not 0 < reply.answered <= count:
         raise RemoteError("misbehaved", "a wrong number of names")
-    _check_batches(reply.batches)
+    check_batches(reply.batches)
     return reply
-
-
-def _check_batches(batches: list[bytes]) -> None:
-    if len(batches) > ATOMIC_BATCHES_PER_PAGE_MAX or any(len(batch) != BATCH_ID_BYTES for batch in batches):
-        raise RemoteError("misbehaved", "too many batches, or ids that are none")
 
 
 Reply = messages.FindRecordsReply | messages.FindNamesReply
@@ -149,13 +138,21 @@ class Sources:
     """Opens pages."""
 
     def __init__(
-        self, protocol: PeerProtocol, lookups: Lookups, replica: Replica, neighbourhood: Neighbourhood
+        self, protocol: PeerProtocol, runs: Runs, lookups: Lookups, replica: Replica, neighbourhood: Neighbourhood
     ) -> None:
         self._protocol = protocol
+        self._runs = runs
         self._lookups = lookups
         self._replica = replica
         self._neighbourhood = neighbourhood
         self.settle: Settle = _none_waits  # what is asked where versions wait in batches
+
+    async def close(self) -> None:
+        """End what is under way."""
+        await self._runs.close()
+
+    def remote(self, contact: Contact) -> RemoteSource:
+        return RemoteSource(self._protocol, self._runs, contact)
 
     async def open(self, key: bytes, request: messages.FindRecords | messages.FindNames) -> Opening:
         """Ask a read quorum of the page's replicas one question; again, where a batch had to be brought to its end.
@@ -239,7 +236,7 @@ class Sources:
         async def ask_within(contact: Contact) -> Answer:
             if contact.kind == "stock":
                 return await ask_stock(contact)
-            reply = await _ask_within(RemoteSource(self._protocol, contact), request, deadline_s)
+            reply = await _ask_within(self.remote(contact), request, deadline_s)
             return Answer(reply.nodes, reply)
 
         if deadline_s is not None:
@@ -249,7 +246,7 @@ class Sources:
                 self._protocol,
                 messages.FIND_RECORDS,
                 request,
-                lambda reply: Answer(reply.nodes, _checked(reply)),
+                lambda reply: Answer(reply.nodes, checked(reply)),
                 ask_stock=ask_stock,
             )
         count = len(request.names)
@@ -272,7 +269,7 @@ class Sources:
         for contact in found.contacts:
             reply = found.answers.get(contact.id)
             if isinstance(reply, messages.FindRecordsReply | messages.FindNamesReply):
-                (heard if reply.mine else strangers).append((RemoteSource(self._protocol, contact), reply))
+                (heard if reply.mine else strangers).append((self.remote(contact), reply))
         failures = [f"{found.address_of(node)}: {why}" for node, why in found.failures.items()]
         if strangers:
             failures.append(f"{len(strangers)} that answered are not among its replicas")

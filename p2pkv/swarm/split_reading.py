@@ -43,6 +43,17 @@ class SplitReading:
         self._tree = tree
         self._query = query
         self._page = page
+        self._offered: Opening | None = None
+
+    @property
+    def fresh(self) -> bool:
+        """Is the page to be opened next? It is opened anew for every run."""
+        return not self.done
+
+    def offer(self, opening: Opening) -> None:
+        """As `PageReading.offer`. Runs that were cut are of no use: of a marker that was cut off nothing is left."""
+        if not any(getattr(reply, "more", False) for reply in opening.replies):
+            self._offered = opening
 
     async def next(self, limit: int, until: Cursor | None = None) -> list[Version]:
         """All that is left, mostly nothing, in no order; those that replaced it below among them.
@@ -70,7 +81,9 @@ class SplitReading:
 
     async def _open(self, until: Cursor | None) -> Opening:
         request = self._query.request(self._page, self.after, until, RECORDS_ANSWER_MAX)
-        opening = await self._sources.open(self._query.key, request)
+        opening, self._offered = self._offered, None
+        if opening is None:
+            opening = await self._sources.open(self._query.key, request)
         if len(opening.sources) < opening.quorum:
             opening = await self._sources.open_all(self._query.key, request, opening)
         require_quorum(opening, self._page)

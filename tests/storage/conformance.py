@@ -225,6 +225,19 @@ class StoreConformance:
         result = await store.read(RangeQuery(PLACE, after=at[5], until=at[2], reverse=True))
         assert (result.versions, result.more) == (versions[4:1:-1], False)
 
+    async def test_many_ranges_at_once_are_the_same_ranges(self, store: Store) -> None:
+        places = [Place(bytes([number]) * 20) for number in range(6)]
+        for number, place in enumerate(places[:5]):
+            versions = [PutVersion(place, b"k", version) for version in series(3 * number + 1)]
+            await store.commit(versions)
+        await store.read(RangeQuery(places[1]))  # one is in memory, where an engine does such a thing
+        queries = [RangeQuery(place, limit=4, reverse=place == places[3], dead=True) for place in places]
+        wanted = [await store.read(query) for query in queries]
+        assert await store.read_many(queries, 1000, 1 << 20) == wanted
+        assert await store.read_many(queries, 1, 1 << 20) == wanted[:1]
+        assert await store.read_many(queries, 5, 1 << 20) == wanted[:2]
+        assert await store.read_many(queries, 1000, 1) == wanted[:1]
+
     async def test_limits_of_count_and_bytes(self, store: Store) -> None:
         versions = series(10)
         await store.commit([put(v) for v in versions])

@@ -19,6 +19,7 @@ import pytest
 
 from p2pkv import messages, wire
 from p2pkv.core.drafts import Draft
+from p2pkv.core.pages import place_of_page
 from p2pkv.errors import P2pkvError, RemoteError
 from p2pkv.limits import HANDLERS_RUNNING_MAX
 from p2pkv.peer import Peer
@@ -26,6 +27,7 @@ from p2pkv.simulation.swarm import SimSwarm
 from p2pkv.swarm.environment import Address
 
 PEERS = 4
+PAGES = (b"", b"0", b"f3")
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 ROUNDS = 20_000 if LONG else 1500
 OPERATIONS = 400 if LONG else 40
@@ -213,6 +215,7 @@ def genuine_calls(peer: Peer) -> list[tuple[bytes, bytes]]:
     versions = writer.sign_many(b"fuzzed", drafts)
     requests: dict[bytes, Any] = {
         b"p2pkv_store_records": messages.StoreRecords(b"fuzzed", versions, force=True, depths=bytes(3)),
+        b"p2pkv_find_runs": messages.FindRuns([messages.FindRecords(place_of_page(b"fuzzed", page)) for page in PAGES]),
         b"p2pkv_holds": messages.Holds(bytes(10 * 20)),
     }
     assert set(requests) == set(peer.node.calls.methods()), "a method that is not fuzzed"
