@@ -17,7 +17,6 @@ Owns the tree and the walk. Never knows records, chunks, messages, time or peers
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -143,11 +142,25 @@ class Inventory:
 
     def children(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """The digits of the children that hold something, and their digests."""
+        if len(prefix) >= CELL_DIGITS:
+            yield from self._children_in_cell(prefix)
+            return
         for index in range(16):
             digit = DIGITS[index : index + 1]
             digest = self.digest(prefix + digit)
             if digest:
                 yield digit, digest
+
+    def _children_in_cell(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The same below a cell, whose items stand in order: each child begins where the one before it ends."""
+        held = self._cells.get(prefix[:CELL_DIGITS], b"")
+        low, end = self._span(prefix)
+        for index in range(16):
+            behind = bytes.fromhex((prefix + DIGITS[index + 1 : index + 2]).ljust(ITEM_DIGITS, b"0").decode())
+            high = _place_of(behind, held, low) if index < 15 else end
+            if high > low:
+                yield DIGITS[index : index + 1], _hash(held[low * ITEM_BYTES : high * ITEM_BYTES])
+            low = high
 
     def items(self, prefix: bytes) -> bytes:
         """All items below a prefix, in order."""
@@ -157,7 +170,9 @@ class Inventory:
         return b"".join(self.items(prefix + digit) for digit in nodes if self.count(prefix + digit))
 
     def has(self, item: bytes) -> bool:
-        return bool(self._slice(item.hex().encode()))
+        held = self._cells.get(item[:CELL_BYTES].hex().encode(), b"")
+        at = _place_of(item, held, 0) * ITEM_BYTES
+        return held[at : at + ITEM_BYTES] == item
 
     def _slice(self, prefix: bytes) -> bytes:
         low, high = self._span(prefix)
@@ -165,21 +180,15 @@ class Inventory:
 
     def _span(self, prefix: bytes) -> tuple[int, int]:
         """Which items of its cell a prefix covers."""
-        held = self._cells.get(prefix[:CELL_DIGITS])
-        if held is None:
-            return 0, 0
-        numbers = range(len(held) // ITEM_BYTES)
+        held = self._cells.get(prefix[:CELL_DIGITS], b"")
+        count = len(held) // ITEM_BYTES
         if len(prefix) == CELL_DIGITS:
-            return 0, len(numbers)
+            return 0, count
         lowest = bytes.fromhex(prefix.ljust(ITEM_DIGITS, b"0").decode())
         highest = bytes.fromhex(prefix.ljust(ITEM_DIGITS, b"f").decode())
-
-        def item_at(number: int) -> bytes:
-            return held[number * ITEM_BYTES : (number + 1) * ITEM_BYTES]
-
-        low = bisect_left(numbers, lowest, key=item_at)
-        high = bisect_left(numbers, highest, low, key=item_at)
-        return low, high + (high < len(numbers) and item_at(high) == highest)
+        low = _place_of(lowest, held, 0)
+        high = _place_of(highest, held, low)
+        return low, high + (held[high * ITEM_BYTES : (high + 1) * ITEM_BYTES] == highest)
 
     def answer(self, prefix: bytes, theirs: bytes) -> Part:
         """What to tell a peer whose digest below the prefix is `theirs`."""

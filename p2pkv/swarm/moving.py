@@ -40,7 +40,9 @@ from p2pkv.storage.interface import Cursor, DropVersion, RangeQuery, Result, Sto
 from p2pkv.swarm.environment import Environment
 from p2pkv.swarm.holdings import Holdings
 from p2pkv.swarm.neighbourhood import Neighbourhood
+from p2pkv.swarm.page_reading import Query
 from p2pkv.swarm.presence import Presence
+from p2pkv.swarm.sources import Sources
 from p2pkv.swarm.writing import Writer
 
 log = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ class Mover:
         holdings: Holdings,
         writer: Writer,
         presence: Presence,
+        sources: Sources,
         neighbourhood: Neighbourhood,
         env: Environment,
     ) -> None:
@@ -65,6 +68,7 @@ class Mover:
         self._holdings = holdings
         self._writer = writer
         self._presence = presence
+        self._sources = sources
         self._neighbourhood = neighbourhood
         self._env = env
         self._slots = asyncio.Semaphore(MOVES_AT_ONCE_MAX)
@@ -197,6 +201,7 @@ class Mover:
     ) -> bool:
         """Move one run on; True where all of it went."""
         if not carry and not all(await self._arrived(key, page, versions[-1:])):
+            await self._look_below(key, page, versions[-1])
             return False  # whoever carries it has not come so far
         arrived = await self._arrived(key, page, versions)
         safe = [version for version, there in zip(versions, arrived, strict=True) if there]
@@ -209,9 +214,17 @@ class Mover:
         return len(safe) == len(versions) and all(outcome.result is not Result.STALE for outcome in outcomes)
 
     async def _arrived(self, key: bytes, page: PageName, versions: Sequence[Version]) -> list[bool]:
-        """Which of them are safe with their child's replicas already."""
-        children = [path_of(version.name)[: len(page) + 1] for version in versions]
-        return await self._presence.safe(key, children, versions)
+        """Which of them are safe below already: with the replicas of the page where a put would bring them now."""
+        tree = self._writer.tree(key)
+        return await self._presence.safe(key, [tree.leaf_of(path_of(version.name)) for version in versions], versions)
+
+    async def _look_below(self, key: bytes, page: PageName, version: Version) -> None:
+        """Find out whether the child where a version is missing is split itself, so that it is looked for deeper."""
+        child = self._writer.tree(key).leaf_of(path_of(version.name))
+        if len(page) < len(child) < PAGE_DEPTH_MAX:
+            opening = await self._sources.open_raw(Query(key).request(child, None, None, 1))
+            if opening.split:
+                await self._writer.establish(key, child)
 
 
 def _drop(place: Place, version: Version) -> DropVersion:

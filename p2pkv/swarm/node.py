@@ -144,7 +144,7 @@ class SwarmNode:
         self.chunks = ChunkSwarm(protocol, self.bulk, self.lookups, keeper, self.neighbourhood)
         inventory = StoreInventory(self.store)
         presence = Presence(protocol, self.calls, self.sites, inventory)
-        self.mover = Mover(self.store, holdings, self.writer, presence, self.neighbourhood, env)
+        self.mover = Mover(self.store, holdings, self.writer, presence, self.sources, self.neighbourhood, env)
         self.mover.start()
         summaries = Summaries(holdings, self.neighbourhood, env)
         inventory.on_wrote = summaries.on_wrote
