@@ -50,6 +50,7 @@ class Run:
         _say("wait until nothing moves")
         quiet = await self._swarm.quiet(self._options.quiet_s)
         result["quiet"] = quiet._asdict()
+        _say(json.dumps(result["read at once"] | result["quiet"]))
         _say("read, count, single puts")
         result["read when quiet"] = await self._read()
         result["count"] = await self._count()
@@ -58,7 +59,9 @@ class Run:
         result["memory"] = {"writer_mb": self._writer_mb, "reader_mb": (await self._reader.ask("memory"))["mb"]}
         result["held"] = await self._held()
         if self._options.late:
+            _say(json.dumps(result["read when quiet"]))
             result |= await self._late()
+        _say(json.dumps(result))  # whatever becomes of the rival
         return result
 
     def _impair(self) -> Answer:
@@ -183,6 +186,8 @@ def parse() -> Namespace:
     parser.add_argument("--rival-s", type=float, default=120.0, help="time for OpenDHT's puts, and for its get")
     parser.add_argument("--quiet-s", type=float, default=900.0, help="wait so long at most until nothing moves")
     options = parser.parse_args()
+    if options.rivals:
+        from benchmarks.many import open_dht  # noqa: F401 - is it installed? It is asked for in half an hour only
     options.hosts = options.hosts or (3 if options.kill_third else 2)
     return options
 
