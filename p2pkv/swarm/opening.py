@@ -5,7 +5,7 @@ page's and a spare one for the page's first run, all pages in a few messages to 
 brings no quorum soon, because a datagram was lost or a peer has died, all replicas of the page are asked. Such a page
 is opened as one would be by a lookup that found the same replicas; a page is left to its lookup where
 
-- an answerer is none of its replicas, or names a nearer peer that is not known here,
+- an answerer is none of its replicas, or has another opinion of who they are,
 - versions wait in batches, which must be settled first,
 - no quorum says the same, or others hold what that quorum does not have.
 
@@ -27,7 +27,7 @@ import msgspec
 from p2pkv.core.pages import PageName
 from p2pkv.core.records import Cursor
 from p2pkv.core.replication import position, read_quorum
-from p2pkv.ids import ID_BYTES, NodeID, Place, distance
+from p2pkv.ids import Place
 from p2pkv.limits import OPENING_PATIENCE_S, OPENING_QUIET_S, OPENING_SPARES, OPENING_TURN_S
 from p2pkv.messages import FindRecords, FindRecordsReply
 from p2pkv.outcomes import Order
@@ -155,15 +155,9 @@ class Page:
         )
 
     def trusts(self, reply: FindRecordsReply) -> bool:
-        """Is it a replica's, and does it know of no nearer peer than those that are known here?"""
-        if not reply.mine:
-            return False
-        if not reply.nodes:
-            return True
-        place, known = self.request.place, {contact.id for contact in self.contacts}
-        farthest = max(distance(contact.id, place) for contact in self.contacts)
-        unknown = [NodeID(node.node_id) for node in reply.nodes if node.node_id not in known]
-        return not any(len(node_id) == ID_BYTES and distance(node_id, place) < farthest for node_id in unknown)
+        """Is it a replica's, and is that of the same opinion who the others are? Where it knows some of them to be
+        dead, writers have others in their places, which a quorum of these need not meet."""
+        return reply.mine and not reply.nodes
 
 
 def _beyond(here: Cursor, end: Cursor, *, reverse: bool) -> bool:
