@@ -12,7 +12,7 @@ Owns the messages that go on behind a batch. Who holds which page is for `sites`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from p2pkv import messages
@@ -197,7 +197,7 @@ def _room_bytes(contact: Contact) -> int:
 
 
 def fitting(
-    sizes_bytes: Sequence[int] | Mapping[int, int], indexes: list[int], message_bytes: int = RECORDS_STORE_BYTES_MAX
+    sizes_bytes: Sequence[int], indexes: list[int], message_bytes: int = RECORDS_STORE_BYTES_MAX
 ) -> list[list[int]]:
     """Indexes in lists whose sizes fit one message."""
     groups: list[list[int]] = []

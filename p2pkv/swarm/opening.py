@@ -25,8 +25,7 @@ from functools import partial
 import msgspec
 
 from p2pkv.core.pages import PageName
-from p2pkv.core.records import Cursor
-from p2pkv.core.replication import position, read_quorum
+from p2pkv.core.replication import read_quorum, within
 from p2pkv.ids import Place
 from p2pkv.limits import OPENING_PATIENCE_S, OPENING_QUIET_S, OPENING_SPARES, OPENING_TURN_S
 from p2pkv.messages import FindRecords, FindRecordsReply
@@ -78,7 +77,7 @@ class Openings:
         able = [contact for contact in contacts if contact.bulk and not silent(contact)]
         if len(able) + here < read_quorum(k):
             return None
-        return Page(msgspec.structs.replace(request, view=view), able, contacts, here, k)
+        return Page(msgspec.structs.replace(request, view=view), able, here, k)
 
     def quick(self, contact: Contact) -> bool:
         return not self._runs.keeps_waiting(contact)
@@ -102,14 +101,11 @@ class Openings:
 class Page:
     """One page being opened."""
 
-    __slots__ = ("contacts", "done", "heard", "here", "k", "opening", "request", "spares", "waiting")
+    __slots__ = ("done", "heard", "here", "k", "opening", "request", "spares", "waiting")
 
-    def __init__(
-        self, request: FindRecords, spares: list[Contact], contacts: list[Contact], here: bool, k: int
-    ) -> None:
+    def __init__(self, request: FindRecords, spares: list[Contact], here: bool, k: int) -> None:
         self.request = request
         self.spares = spares  # replicas that are not asked yet
-        self.contacts = contacts  # all replicas but this peer
         self.here = here
         self.k = k
         self.heard: list[tuple[Source, FindRecordsReply]] = []
@@ -149,19 +145,15 @@ class Page:
         end = agreed.end if agreed.more else None
         known = set(agreed.versions)
         return any(
-            version not in known
+            version not in known and within(version, order, None, end, reverse=self.request.reverse)
             for version in other.versions
-            if end is None or not _beyond(position(version, order), end, reverse=self.request.reverse)
         )
 
-    def trusts(self, reply: FindRecordsReply) -> bool:
-        """Is it a replica's, and is that of the same opinion who the others are? Where it knows some of them to be
-        dead, writers have others in their places, which a quorum of these need not meet."""
-        return reply.mine and not reply.nodes
 
-
-def _beyond(here: Cursor, end: Cursor, *, reverse: bool) -> bool:
-    return here < end if reverse else here > end
+def _trusted(reply: FindRecordsReply) -> bool:
+    """Is it a replica's, and is that of the same opinion who the others are? Where it knows some of them to be dead,
+    writers have others in their places, which a quorum of these need not meet."""
+    return reply.mine and not reply.nodes
 
 
 class _Together:
@@ -229,7 +221,7 @@ class _Together:
         self._first_s = self._first_s or self._heard_s
         if page.done or future.cancelled():
             return
-        if future.exception() is None and page.trusts(future.result()):
+        if future.exception() is None and _trusted(future.result()):
             page.heard.append((self._openings.remote(contact), future.result()))
             page.judge()
         self._finish_where_nobody_is_left(name, page)
