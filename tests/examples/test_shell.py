@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,6 +47,11 @@ class Terminal:
         """Wait for the next prompt; what came before it."""
         self.child.expect(r"p2pkv:[^\r\n]*\$")
         return str(self.child.before)
+
+    def expect_drawn(self, text: str) -> None:
+        """Wait until `text` stands there, however many strokes the terminal needed to draw it."""
+        strokes = r"(?:\x1b\[[0-9;?]*[A-Za-z])*"
+        self.child.expect(strokes.join(map(re.escape, text)))
 
     def type(self, text: str) -> None:
         self.child.send(text)
@@ -119,14 +125,14 @@ def test_ctrl_c_at_the_prompt_drops_the_line_and_ctrl_d_leaves(terminal: Termina
 def test_tab_completes_commands_paths_and_names_in_the_swarm(terminal: Terminal, tmp_path: Path) -> None:
     (tmp_path / "my photo.jpg").write_bytes(b"jpg")
     terminal.type("upl" + TAB)
-    terminal.child.expect("upload")
+    terminal.expect_drawn("upload")
     terminal.type("my" + TAB)
-    terminal.child.expect_exact("'my photo.jpg'")
+    terminal.expect_drawn("'my photo.jpg'")
     terminal.type("--as remote-name.jpg\r")
     terminal.child.expect("remote-name.jpg  3 bytes")
     terminal.prompt()
     terminal.type("download rem" + TAB)
-    terminal.child.expect("download remote-name.jpg")
+    terminal.expect_drawn("download remote-name.jpg")
     terminal.type("\r")
     terminal.child.expect("remote-name.jpg  3 bytes")
     assert (tmp_path / "remote-name.jpg").read_bytes() == b"jpg"
@@ -139,7 +145,7 @@ def test_history_outlives_the_session(tmp_path: Path) -> None:
     first.child.expect(pexpect.EOF)
     second = Terminal(tmp_path)
     second.type("\x1b[A")
-    second.child.expect_exact("put k remembered")
+    second.expect_drawn("put k remembered")
     second.child.close(force=True)
 
 
