@@ -40,7 +40,7 @@ from p2pkv.storage.disk_writer import (
     CollectChunk,
     CommitWrites,
     DropChunk,
-    DropRows,
+    DropDamaged,
     IndexChunk,
     Location,
     VouchChunks,
@@ -324,12 +324,12 @@ class DiskStore(Store):
     async def _ask_noting_damage(self, question: Callable[..., T], *args: object) -> T:
         damage = Damage()
         answer = await self.ask(question, *args, damage)
-        if damage.rows:
-            await self.drop_damaged_rows(damage)
+        if damage:
+            await self.drop_damaged(damage)
         return answer
 
-    async def drop_damaged_rows(self, damage: Damage) -> None:
-        self.damaged_records += cast(int, await self.write(DropRows(tuple(damage.rows))))
+    async def drop_damaged(self, damage: Damage) -> None:
+        self.damaged_records += cast(int, await self.write(DropDamaged(tuple(damage.rows), tuple(damage.blocks))))
         self._cache.clear()
         self.watcher.lost_records()
         for name in damage.names:

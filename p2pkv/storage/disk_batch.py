@@ -4,8 +4,9 @@ Theory of operation. A group of batches shares one staging area. What the group 
 many rows (`load`), since each statement costs a turn of the interpreter's lock. Then the writes are staged one after
 the other, each on what those before it left; a batch that does not fit is taken back (`undo`). In the end the rows
 that changed are written by as few statements (`flush`). Staging only reads, so what was taken back leaves no trace.
-The rows of pages are remembered from group to group (`Heads`), and the last name of each: most names are made by the
-clock, so what comes mostly stands behind all that is there, and need not be looked for.
+The rows of pages are remembered from group to group (`Heads`), and where each ends: most names are made by the clock,
+so what comes mostly stands behind all that is there. It need not be looked for, and is written many records to a row
+(`disk_blocks`).
 
 Runs in the writer's thread, inside its transaction. Never commits, never touches chunks.
 """
@@ -24,6 +25,8 @@ import msgspec
 from p2pkv.core.records import Version, content_hash
 from p2pkv.ids import Place
 from p2pkv.limits import STORE_HEADS_KEPT_MAX, STORE_ROWS_AT_ONCE_MAX
+from p2pkv.storage import disk_blocks
+from p2pkv.storage.disk_blocks import Block, Fresh, Identity
 from p2pkv.storage.interface import DropVersion, PutRegister, PutVersion, Usage, Write, WriteOutcome
 from p2pkv.storage.interface import Result as _Result
 from p2pkv.storage.page import ALREADY, STORED, merged
@@ -32,8 +35,8 @@ from p2pkv.storage.ranges import encode
 T = TypeVar("T")
 _decoder = msgspec.msgpack.Decoder(Version)
 _FIND_PAGES = (
-    "SELECT place, id, key, total, dead, size_bytes, (SELECT max(name) FROM versions WHERE page = pages.id) "
-    "FROM pages WHERE place IN ({})"
+    "SELECT place, id, key, total, dead, size_bytes, (SELECT max(name) FROM versions WHERE page = pages.id), "  # noqa: S608
+    f"(SELECT max(clock) FROM versions WHERE page = pages.id), {disk_blocks.LAST} FROM pages WHERE place IN ({{}})"
 )
 _FIND_NAMES = (
     "WITH wanted (wanted_page, wanted_name) AS (VALUES {}) SELECT page, name, owner, crc, data, dead "
@@ -60,8 +63,14 @@ class Head:
     dead: int = 0
     size_bytes: int = 0
     last_name: bytes = b""  # no name behind it is there
+    last_clock: int = -1  # nor any clock
+    blocks: bool = False  # are there any?
     new: bool = False
     changed: bool = False
+
+    def reach(self, name: bytes, clock: int) -> None:
+        """The page has a record of this name and clock."""
+        self.last_name, self.last_clock = max(self.last_name, name), max(self.last_clock, clock)
 
 
 class Heads:
@@ -96,6 +105,9 @@ class Heads:
         self._known.clear()
 
 
+NOWHERE, ROW = -1, -2
+
+
 @dataclass(slots=True)
 class Slot:
     """A record's row, as the group leaves it. `version` is None where there is none, or a damaged one."""
@@ -105,6 +117,7 @@ class Slot:
     size_bytes: int = 0  # 0 where there is no row, and only there
     data: bytes = b""  # of `version`, where it changed
     changed: bool = False
+    block_id: int = NOWHERE  # the block that it lies in, or one of the following
 
 
 Slots = dict[bytes, Slot]
@@ -150,6 +163,12 @@ def decode(page_id: int, crc: int, data: bytes) -> Version | None:
         return None
 
 
+def _row(page_id: int, record: Fresh) -> tuple[Any, ...]:
+    name, owner, version, data = record
+    crc = checksum(page_id, data)
+    return page_id, name, owner, version.clock, state_of(version), version.expires_ms, crc, data
+
+
 def state_of(version: Version) -> int:
     """The column `dead`: 0 of what lives, 1 of a tombstone, 2 of what waits in an atomic batch."""
     return 2 if version.pending else int(version.dead)
@@ -163,6 +182,7 @@ class Staging:
         self._remembered = heads
         self._heads: dict[Place, Head] = {}
         self._names: dict[tuple[int, bytes], Slots] = {}  # by page and name
+        self._blocks: dict[int, Block] = {}  # in which something was found
         self._registers: dict[tuple[Place, bytes], bytes] = {}
         self.keys = self.records = self.size_bytes = 0  # by how much the group changes the usage
         self._undo = _Undo(0, 0, 0)
@@ -174,18 +194,34 @@ class Staging:
         at = {(w.place, w.version.name if isinstance(w, PutVersion) else w.name) for w in writes if _is_record(w)}
         self._load_heads({place for place, _ in at if place not in self._heads})
         wanted: list[tuple[int, bytes]] = []
+        in_blocks: list[tuple[int, bytes]] = []
         for place, name in at:
             head = self._heads[place]
             if (head.id, name) not in self._names:
                 self._names[head.id, name] = {}
                 if name <= head.last_name:
                     wanted.append((head.id, name))
+                    if head.blocks:
+                        in_blocks.append((head.id, name))
+        self._load_rows(wanted)
+        self._load_blocks(in_blocks)
+
+    def _load_rows(self, wanted: list[tuple[int, bytes]]) -> None:
         for run in _runs(wanted):
             sql = _FIND_NAMES.format(", ".join(["(?, ?)"] * len(run)))
             for page_id, name, owner, crc, data, dead in self._database.execute(sql, _flat(run)):
                 version = decode(page_id, crc, data)
-                slot = Slot(version, version.dead if version is not None else dead == 1, max(1, len(data)))
-                self._names[page_id, name][owner] = slot
+                was_dead = version.dead if version is not None else dead == 1
+                self._names[page_id, name][owner] = Slot(version, was_dead, max(1, len(data)), block_id=ROW)
+
+    def _load_blocks(self, wanted: list[tuple[int, bytes]]) -> None:
+        for run in _runs(wanted):
+            self._blocks |= disk_blocks.at_names(self._database, run)
+        for block_id, block in self._blocks.items():
+            for (name, owner), version, entry in block.entries:
+                slots = self._names.get((block.page_id, name))
+                if slots is not None:
+                    slots[owner] = Slot(version, size_bytes=len(entry), block_id=block_id)
 
     def _load_heads(self, places: set[Place]) -> None:
         unknown = list[Place]()
@@ -196,8 +232,14 @@ class Staging:
             else:
                 unknown.append(place)
         for run in _runs(unknown):
-            for place, *row, last_name in self._database.execute(_FIND_PAGES.format(", ".join("?" * len(run))), run):
-                self._heads[place] = Head(row[0], row[1], row[2], row[3], row[4], last_name or b"")
+            for place, *row, name, clock, high, high_clock in self._database.execute(
+                _FIND_PAGES.format(", ".join("?" * len(run))), run
+            ):
+                head = self._heads[place] = Head(*row)
+                head.blocks = high is not None
+                for last_name, last_clock in ((name, clock), (high, high_clock)):
+                    if last_name is not None:
+                        head.reach(last_name, last_clock)
         for place in unknown:
             if place not in self._heads:
                 self._heads[place] = self._remembered.make()
@@ -339,23 +381,40 @@ class Staging:
     def _flush_slots(self) -> None:
         rows: list[tuple[Any, ...]] = []
         gone: list[tuple[int, bytes, bytes]] = []
-        last_names: dict[int, bytes] = {}
+        fresh: dict[int, list[Fresh]] = {}
+        leaving: dict[int, set[Identity]] = {}  # their blocks
         for (page_id, name), slots in self._names.items():
             for owner, slot in slots.items():
                 version = slot.version
                 if not slot.changed:
                     continue
+                if slot.block_id >= 0:
+                    leaving.setdefault(slot.block_id, set()).add((name, owner))
                 if version is None:
                     gone.append((page_id, name, owner))
-                    continue
-                crc = checksum(page_id, slot.data)
-                state = state_of(version)
-                rows.append((page_id, name, owner, version.clock, state, version.expires_ms, crc, slot.data))
-                last_names[page_id] = max(name, last_names.get(page_id, b""))
-        for head in self._heads.values():
-            head.last_name = max(head.last_name, last_names.get(head.id, b""))
+                elif slot.block_id == NOWHERE and disk_blocks.suits(version):
+                    fresh.setdefault(page_id, []).append(Fresh(name, owner, version, slot.data))
+                else:
+                    rows.append(_row(page_id, Fresh(name, owner, version, slot.data)))
+        for block_id, identities in leaving.items():
+            disk_blocks.take_out(self._database, block_id, self._blocks[block_id], identities)
+        heads = {head.id: head for head in self._heads.values()}
+        for page_id, records in fresh.items():
+            rows += [_row(page_id, record) for record in self._flush_blocks(heads[page_id], records)]
+        for page_id, name, _, clock, *_ in rows:
+            heads[page_id].reach(name, clock)
         self._save(_SAVE_VERSIONS, rows)
         self._database.executemany("DELETE FROM versions WHERE page = ? AND name = ? AND owner = ?", gone)
+
+    def _flush_blocks(self, head: Head, records: list[Fresh]) -> list[Fresh]:
+        """Write new records of a page as blocks; those that are to have rows."""
+        records.sort()
+        blocks, others = disk_blocks.choose(records, head.last_name, head.last_clock)
+        if blocks:
+            disk_blocks.save(self._database, head.id, blocks)
+            head.blocks = True
+            head.reach(blocks[-1][-1].name, blocks[-1][-1].version.clock)
+        return others
 
     def _save(self, sql: str, rows: list[tuple[Any, ...]]) -> None:
         rows.sort(key=lambda row: row[:3])  # neighbours in the index are written one after the other

@@ -8,7 +8,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from heapq import merge
+from itertools import chain
+from typing import NamedTuple, TypeVar
 from zlib import crc32
 
 import msgspec
@@ -16,11 +18,13 @@ import msgspec
 from p2pkv.core.records import BATCH_ID_BYTES, Version
 from p2pkv.ids import ChunkID, Place
 from p2pkv.limits import STORE_CACHED_PAGE_BYTES_MAX, STORE_ROWS_AT_ONCE_MAX
+from p2pkv.storage import disk_blocks
 from p2pkv.storage.disk_batch import decode, state_of
+from p2pkv.storage.disk_blocks import Damaged
 from p2pkv.storage.disk_writer import Location
 from p2pkv.storage.interface import Held, PageInfo, RangeQuery, RangeResult, Register, StoreFailedError, Stretch
 from p2pkv.storage.page import Page
-from p2pkv.storage.ranges import Budget, Span, behind_prefix, collect, span_of
+from p2pkv.storage.ranges import EVERYTHING, Budget, Span, behind_prefix, collect, order_key, span_of
 from p2pkv.storage.stretches import itemize
 
 T = TypeVar("T")
@@ -30,22 +34,32 @@ _INFO = (
     "AND expires_ms > 0 AND expires_ms <= ?), total, size_bytes FROM pages "
 )
 
-_PAGES_WITH_PENDING = (
-    "SELECT place, id, EXISTS (SELECT 1 FROM versions INDEXED BY versions_pending WHERE page = pages.id AND dead = 2) "
-    "FROM pages"
+_FIND_PAGES = (
+    "SELECT place, id, EXISTS (SELECT 1 FROM versions INDEXED BY versions_pending WHERE page = pages.id AND dead = 2), "
+    "EXISTS (SELECT 1 FROM blocks WHERE page = pages.id) FROM pages"
 )
 
 
 @dataclass(slots=True)
 class Damage:
-    """Rows whose bytes do not match, as (row id, checksum), and the names they went by."""
+    """Rows whose bytes do not match, as (id, checksum), the names that they went by, and blocks of records."""
 
     rows: list[tuple[int, int]] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
+    row_names: list[bytes] = field(default_factory=list)
+    blocks: list[Damaged] = field(default_factory=list)
 
     def add(self, row_id: int, crc: int, name: bytes) -> None:
         self.rows.append((row_id, crc))
-        self.names.append(name.decode("utf-8", "backslashreplace"))
+        self.row_names.append(name)
+
+    def __bool__(self) -> bool:
+        return bool(self.rows or self.blocks)
+
+    @property
+    def names(self) -> list[str]:
+        """What was lost, for people: of a block, between which names its records were."""
+        lost = [(name,) for name in self.row_names] + [(block.low, block.high) for block in self.blocks]
+        return [" to ".join(name.decode("utf-8", "backslashreplace") for name in names) for names in lost]
 
 
 def load_page(database: sqlite3.Connection, place: Place, damage: Damage) -> Page | None:
@@ -57,8 +71,7 @@ def load_page(database: sqlite3.Connection, place: Place, damage: Damage) -> Pag
     if size_bytes > STORE_CACHED_PAGE_BYTES_MAX:
         return None
     page = Page(place, key)
-    rows = database.execute("SELECT id, name, clock, crc, data FROM versions WHERE page = ?", (page_id,))
-    for version, size in _sound(page_id, rows, damage):
+    for version, size in _whole_page(database, page_id, damage):
         page.replace(version.identity, version, size)
     return page
 
@@ -88,34 +101,64 @@ def read_range(database: sqlite3.Connection, query: RangeQuery, now_s: float, da
     return read_ranges(database, [query], Budget(query.limit, query.bytes_max), now_s, damage)[0]
 
 
-def _find_pages(database: sqlite3.Connection, places: Collection[Place]) -> dict[bytes, tuple[int, bool]]:
-    """The numbers of pages, and whether versions wait in them."""
-    sql = f"{_PAGES_WITH_PENDING} WHERE place IN ({', '.join('?' * len(places))})"
-    return {place: (page_id, waits) for place, page_id, waits in database.execute(sql, tuple(places))}
+class _PageRow(NamedTuple):
+    id: int
+    waits: bool  # do versions wait in it?
+    blocks: bool  # has it any?
+
+
+def _find_pages(database: sqlite3.Connection, places: Collection[Place]) -> dict[bytes, _PageRow]:
+    sql = f"{_FIND_PAGES} WHERE place IN ({', '.join('?' * len(places))})"
+    return {place: _PageRow(*row) for place, *row in database.execute(sql, tuple(places))}
 
 
 def _read_run(
     database: sqlite3.Connection,
     query: RangeQuery,
-    page: tuple[int, bool] | None,
+    page: _PageRow | None,
     budget: Budget,
     now_s: float,
     damage: Damage,
 ) -> RangeResult:
     if page is None:
         return collect((), query, now_s, budget)
-    page_id, waits = page
-    where, values = _conditions(query, span_of(query), now_s)
+    span = span_of(query)
+    where, values = _conditions(query, span, now_s)
     columns = _COLUMNS[query.order]
     ordered = columns.replace(",", " DESC,") + " DESC" if query.reverse else columns
     source = "versions INDEXED BY versions_pending" if query.pending else "versions"  # which are few
     sql = f"SELECT id, name, clock, crc, data FROM {source} WHERE page = ?{where} ORDER BY {ordered}"  # noqa: S608
-    rows = database.execute(sql, (page_id, *values))
+    rows = database.execute(sql, (page.id, *values))
+    sound = _sound(page.id, rows, damage)
+    if page.blocks and not query.pending:
+        blocks = disk_blocks.versions_of(
+            database, page.id, query.order, span, reverse=query.reverse, damaged=damage.blocks
+        )
+        sound = _merged(sound, blocks, query)
     try:
-        found = collect(_sound(page_id, rows, damage), query, now_s, budget)
+        found = collect(sound, query, now_s, budget)
     finally:
         rows.close()
-    return msgspec.structs.replace(found, batches=_batches(database, page_id)) if waits else found
+    return msgspec.structs.replace(found, batches=_batches(database, page.id)) if page.waits else found
+
+
+def _merged(
+    rows: Iterator[tuple[Version, int]], blocks: Iterator[tuple[Version, int]], query: RangeQuery
+) -> Iterator[tuple[Version, int]]:
+    """Both in the order of reading. Mostly there is only one of them."""
+    first = next(rows, None)
+    if first is None:
+        return blocks
+    return merge(
+        chain([first], rows), blocks, key=lambda found: order_key(found[0], query.order), reverse=query.reverse
+    )
+
+
+def _whole_page(database: sqlite3.Connection, page_id: int, damage: Damage) -> Iterator[tuple[Version, int]]:
+    """Every version of a page, in no order."""
+    rows = database.execute("SELECT id, name, clock, crc, data FROM versions WHERE page = ?", (page_id,))
+    yield from _sound(page_id, rows, damage)
+    yield from disk_blocks.versions_of(database, page_id, "name", EVERYTHING, reverse=False, damaged=damage.blocks)
 
 
 def _batches(database: sqlite3.Connection, page_id: int) -> list[bytes]:
@@ -155,8 +198,11 @@ def read_name(database: sqlite3.Connection, place: Place, name: bytes, damage: D
     row = database.execute("SELECT id FROM pages WHERE place = ?", (place,)).fetchone()
     if row is None:
         return []
-    sql = "SELECT id, name, clock, crc, data FROM versions WHERE page = ? AND name = ? ORDER BY owner"
-    return [version for version, _ in _sound(row[0], database.execute(sql, (row[0], name)), damage)]
+    sql = "SELECT id, name, clock, crc, data FROM versions WHERE page = ? AND name = ?"
+    found = [version for version, _ in _sound(row[0], database.execute(sql, (row[0], name)), damage)]
+    for block in disk_blocks.at_names(database, [(row[0], name)]).values():
+        found += [version for identity, version, _ in block.entries if identity[0] == name]
+    return sorted(found, key=lambda version: version.owner)
 
 
 def read_register(database: sqlite3.Connection, place: Place, name: bytes) -> bytes | None:
@@ -206,8 +252,7 @@ def stretch(database: sqlite3.Connection, low: bytes, high: bytes | None, limit:
     found = database.execute(sql, (*values, limit + 1)).fetchall()
     items: dict[bytes, Held] = {}
     for page_id, place, key in found[:limit]:
-        rows = database.execute("SELECT id, name, clock, crc, data FROM versions WHERE page = ?", (page_id,))
-        items |= itemize(place, key, (version for version, _ in _sound(page_id, rows, damage)))
+        items |= itemize(place, key, (version for version, _ in _whole_page(database, page_id, damage)))
     return Stretch(items, Place(found[limit - 1][1]) if len(found) > limit else None)
 
 
@@ -266,3 +311,8 @@ def scan_versions(database: sqlite3.Connection, after_row: int, limit: int, dama
         if version is None or (*version.identity, version.clock, state_of(version), version.expires_ms) != wanted:
             damage.add(row_id, crc, name)
     return checked, last if checked == limit else -1
+
+
+def scan_blocks(database: sqlite3.Connection, after_id: int, limit: int, damage: Damage) -> tuple[int, int]:
+    """As `scan_versions`, of blocks."""
+    return disk_blocks.scan(database, after_id, limit, damage.blocks)

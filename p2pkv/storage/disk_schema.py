@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 from p2pkv.errors import P2pkvError
+from p2pkv.storage import disk_blocks
 from p2pkv.storage.files import Files
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 knew no blocks
 _FORMAT_PREFIX = "p2pkv store "
 DATABASE = "store.db"
 
@@ -61,9 +62,11 @@ def check_format(folder: Path) -> None:
 
 
 def write_format(folder: Path, files: Files) -> None:
-    """Say which version a new store is of."""
-    if files.size_bytes(folder / "format") is None:
-        files.write_whole(folder / "format", f"{_FORMAT_PREFIX}{FORMAT_VERSION}\n".encode("ascii"))
+    """Say which version a store is of, that is new or has just been brought up to this one."""
+    text = f"{_FORMAT_PREFIX}{FORMAT_VERSION}\n".encode("ascii")
+    path = folder / "format"
+    if files.size_bytes(path) is None or path.read_bytes() != text:
+        files.write_whole(path, text)
         files.sync_folder(folder.parent)
 
 
@@ -72,7 +75,7 @@ def create(folder: Path) -> None:
     try:
         database = connect(folder)
         try:
-            database.executescript(_TABLES)
+            database.executescript(_TABLES + disk_blocks.TABLE)
         finally:
             database.close()
     except sqlite3.DatabaseError as error:

@@ -9,10 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from p2pkv.ids import ChunkID
-from p2pkv.limits import STORE_COMPACTION_CHUNKS, STORE_PACK_LIVE_FRACTION_MIN, STORE_SCAN_STEP
+from p2pkv.limits import (
+    STORE_BLOCK_RECORDS_MAX,
+    STORE_COMPACTION_CHUNKS,
+    STORE_PACK_LIVE_FRACTION_MIN,
+    STORE_SCAN_STEP,
+)
 from p2pkv.storage import disk_reads
 from p2pkv.storage.disk_packs import Packs
 from p2pkv.storage.disk_reads import Damage
@@ -22,6 +28,7 @@ from p2pkv.storage.interface import DamageReport, QuotaExceededError, StoreFaile
 if TYPE_CHECKING:
     from p2pkv.storage.disk import DiskStore
 
+Scan = Callable[[sqlite3.Connection, int, int, Damage], tuple[int, int]]
 _log = logging.getLogger(__name__)
 
 
@@ -115,12 +122,17 @@ class Upkeep:
         return checked
 
     async def _verify_records(self, damage: Damage) -> int:
-        checked, row = 0, 0
-        while row >= 0:
+        rows = await self._scan(disk_reads.scan_versions, STORE_SCAN_STEP, damage)
+        return rows + await self._scan(disk_reads.scan_blocks, STORE_SCAN_STEP // STORE_BLOCK_RECORDS_MAX, damage)
+
+    async def _scan(self, scan: Scan, step: int, damage: Damage) -> int:
+        checked, last = 0, 0
+        while last >= 0:
             found = Damage()
-            count, row = await self._store.ask(disk_reads.scan_versions, row, STORE_SCAN_STEP, found)
-            if found.rows:
-                await self._store.drop_damaged_rows(found)
-            damage.names += found.names
+            count, last = await self._store.ask(scan, last, step, found)
+            if found:
+                await self._store.drop_damaged(found)
+            damage.row_names += found.row_names
+            damage.blocks += found.blocks
             checked += count
         return checked

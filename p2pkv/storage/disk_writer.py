@@ -13,7 +13,9 @@ from pathlib import Path
 import msgspec
 
 from p2pkv.ids import ChunkID
+from p2pkv.storage import disk_blocks
 from p2pkv.storage.disk_batch import Committed, Heads, Staging
+from p2pkv.storage.disk_blocks import Damaged
 from p2pkv.storage.disk_groups import Job, store_error
 from p2pkv.storage.disk_schema import connect
 from p2pkv.storage.interface import QuotaExceededError, Usage, Write
@@ -69,10 +71,11 @@ class CollectChunk(msgspec.Struct, frozen=True):
     before_day: int
 
 
-class DropRows(msgspec.Struct, frozen=True):
-    """Remove damaged records by row id and checksum. Result: how many."""
+class DropDamaged(msgspec.Struct, frozen=True):
+    """Remove damaged rows, by id and checksum, and blocks. Result: how many records."""
 
     rows: Sequence[tuple[int, int]]
+    blocks: Sequence[Damaged]
 
 
 class RetirePack(msgspec.Struct, frozen=True):
@@ -88,7 +91,15 @@ class ForgetPack(msgspec.Struct, frozen=True):
 
 
 Work = (
-    CommitWrites | IndexChunk | MoveChunk | DropChunk | VouchChunks | CollectChunk | DropRows | RetirePack | ForgetPack
+    CommitWrites
+    | IndexChunk
+    | MoveChunk
+    | DropChunk
+    | VouchChunks
+    | CollectChunk
+    | DropDamaged
+    | RetirePack
+    | ForgetPack
 )
 
 
@@ -184,8 +195,9 @@ class Writer:
                 return sum(self._vouch(chunk_id, day) for chunk_id in chunk_ids)
             case CollectChunk(chunk_id, before_day):
                 return self._collect(chunk_id, before_day)
-            case DropRows(rows):
-                return sum(self._drop_row(row_id, crc) for row_id, crc in rows)
+            case DropDamaged(rows, blocks):
+                dropped = sum(self._drop_row(row_id, crc) for row_id, crc in rows)
+                return dropped + sum(self._drop_block(block) for block in blocks)
             case RetirePack(pack):
                 self._retired.add(pack)
                 return None
@@ -278,22 +290,33 @@ class Writer:
         was = self._pending
         self._pending = Usage(was.keys, was.records, was.chunks + chunks, was.size_bytes + size_bytes)
 
-    def _drop_row(self, row_id: int, crc: int) -> bool:
-        sql = "SELECT page, dead, length(data) FROM versions WHERE id = ? AND crc = ?"
+    def _drop_row(self, row_id: int, crc: int) -> int:
+        sql = "DELETE FROM versions WHERE id = ? AND crc = ? RETURNING page, dead, length(data)"
         row = self._database.execute(sql, (row_id, crc)).fetchone()
         if row is None:
-            return False
+            return 0
         page_id, dead, size_bytes = row
+        self._lost(page_id, 1, int(dead == 1), size_bytes)
+        return 1
+
+    def _drop_block(self, block: Damaged) -> int:
+        dropped = disk_blocks.drop(self._database, block.id, block.crc)
+        if dropped is None:
+            return 0
+        page_id, total, size_bytes = dropped
+        self._lost(page_id, total, 0, size_bytes)
+        return total
+
+    def _lost(self, page_id: int, total: int, dead: int, size_bytes: int) -> None:
+        """Count records out that were damaged; a page that has no others ends."""
         self._heads.forget()
-        self._database.execute("DELETE FROM versions WHERE id = ?", (row_id,))
         self._database.execute(
-            "UPDATE pages SET total = total - 1, dead = dead - ?, size_bytes = size_bytes - ? WHERE id = ?",
-            (int(dead == 1), size_bytes, page_id),
+            "UPDATE pages SET total = total - ?, dead = dead - ?, size_bytes = size_bytes - ? WHERE id = ?",
+            (total, dead, size_bytes, page_id),
         )
         keys = self._database.execute("DELETE FROM pages WHERE id = ? AND total <= 0", (page_id,)).rowcount
         was = self._pending
-        self._pending = Usage(was.keys - keys, was.records - (dead != 1), was.chunks, was.size_bytes - size_bytes)
-        return True
+        self._pending = Usage(was.keys - keys, was.records - total + dead, was.chunks, was.size_bytes - size_bytes)
 
 
 def _disk_fails(error: Exception) -> bool:

@@ -27,6 +27,9 @@ class Span(msgspec.Struct, frozen=True):
     high_open: bool
 
 
+EVERYTHING = Span(None, False, None, False)
+
+
 def encode(version: Version) -> bytes:
     """The bytes whose length is a version's size, in `bytes_max`, in page sizes and in the quota."""
     return _encoder.encode(version)

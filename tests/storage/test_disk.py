@@ -15,7 +15,7 @@ import pytest
 
 from p2pkv.errors import P2pkvError
 from p2pkv.ids import chunk_id_of, place_of_key
-from p2pkv.storage import disk_cache, disk_reads
+from p2pkv.storage import disk_blocks, disk_cache, disk_reads
 from p2pkv.storage.disk import DiskStore
 from p2pkv.storage.disk_writer import IndexChunk, RetirePack, Work
 from p2pkv.storage.interface import (
@@ -51,6 +51,15 @@ class TestDiskStoreWithoutCache(TestDiskStore):
         monkeypatch.setattr(disk_cache, "STORE_CACHE_PAGES_MAX", 0)
 
 
+class TestDiskStoreInBlocks(TestDiskStoreWithoutCache):
+    """Whatever comes in order goes into small blocks."""
+
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(disk_blocks, "STORE_BLOCK_RECORDS_MIN", 1)
+        monkeypatch.setattr(disk_blocks, "STORE_BLOCK_RECORDS_MAX", 2)
+
+
 # --- reopening ---
 async def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
     store = make(tmp_path)
@@ -81,6 +90,24 @@ async def test_a_closed_store_says_so(tmp_path: Path) -> None:
 
 
 # --- older homes ---
+async def test_a_home_of_before_records_lay_in_blocks_is_opened(tmp_path: Path) -> None:
+    store, versions = make(tmp_path), series(10)
+    await store.open()
+    await store.commit([put(v) for v in versions[:3]])  # too few for a block
+    await store.close()
+    (tmp_path / "format").write_text("p2pkv store 1\n")
+    with sqlite3.connect(tmp_path / "store.db") as database:
+        database.execute("DROP TABLE blocks")
+    database.close()
+    await store.open()
+    await store.commit([put(v) for v in versions[3:]])
+    await store.close()
+    assert (tmp_path / "format").read_text() == "p2pkv store 2\n"  # which the older program refuses
+    await store.open()
+    assert (await store.read(RangeQuery(PLACE))).versions == versions
+    await store.close()
+
+
 async def test_a_home_of_before_chunks_had_days_is_opened(tmp_path: Path) -> None:
     store = make(tmp_path)
     await store.open()

@@ -60,7 +60,8 @@ async def test_verify_finds_and_drops_what_is_damaged(tmp_path: Path) -> None:
     store = make(tmp_path)
     await store.open()
     versions = series(5)
-    await store.commit([put(v) for v in versions])
+    for damaged_alone in versions:
+        await store.commit([put(damaged_alone)])
     ids = [await put_chunk(store, b"chunk %d" % i) for i in range(5)]
     await store.close()
     alter(tmp_path, "UPDATE versions SET expires_ms = 1 WHERE name = ?", versions[2].name)
@@ -72,6 +73,39 @@ async def test_verify_finds_and_drops_what_is_damaged(tmp_path: Path) -> None:
     again = await store.verify()
     assert (again.records_checked, again.chunks_checked) == (4, 4)
     assert again.records_damaged == again.chunks_damaged == []
+    await store.close()
+
+
+@pytest.mark.parametrize("change", ["data = x'00'", "crc = crc + 1", "page = page + 1", "data = data || x'00'"])
+async def test_a_damaged_block_is_dropped_and_can_be_mended(tmp_path: Path, change: str) -> None:
+    store, versions = make(tmp_path), series(80)
+    await store.open()
+    await store.commit([put(v) for v in versions])
+    usage = store.usage()
+    await store.close()
+    alter(tmp_path, f"UPDATE blocks SET {change} WHERE low = ?", versions[0].name)
+    await store.open()
+    report = await store.verify()
+    assert (report.records_checked, report.records_damaged) == (80, ["n00000 to n00063"])
+    assert (await store.read(RangeQuery(PLACE))).versions == versions[64:]
+    assert store.damaged_records == 64
+    assert store.usage().records == 16
+    await store.commit([put(v) for v in versions])
+    assert (await store.read(RangeQuery(PLACE))).versions == versions
+    assert store.usage() == usage
+    await store.close()
+
+
+async def test_a_record_of_a_damaged_block_can_be_put_again_before_anybody_has_seen_the_damage(tmp_path: Path) -> None:
+    store, versions = make(tmp_path), series(10)
+    await store.open()
+    await store.commit([put(v) for v in versions])
+    await store.close()
+    alter(tmp_path, "UPDATE blocks SET data = substr(data, 2)")
+    await store.open()
+    assert (await store.commit([put(versions[4])]))[0].result is Result.STORED
+    assert (await store.read(RangeQuery(PLACE))).versions == [versions[4]]
+    assert store.usage().records == 1
     await store.close()
 
 
