@@ -15,6 +15,7 @@ from p2pkv.errors import IncompleteError, P2pkvError, UnreachableError
 from p2pkv.peer import Peer
 from p2pkv.simulation.simulation import Seat
 from p2pkv.testing import SimPeer, SimSwarm
+from tests.seeds import seeds
 
 VALUES = [f"value {number}".encode() for number in range(12)]
 
@@ -53,7 +54,7 @@ async def use_everything(swarm: SimSwarm, folder: Path) -> None:
     assert "f/file" not in [info.name async for info in peers[14].list_files()]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds([0], [1, 2]))
 def test_every_operation_works_under_loss(seed: int, tmp_path: Path) -> None:
     with SimSwarm(30, seed=seed, loss=0.05, duplication=0.02) as swarm:
         swarm.run(use_everything(swarm, tmp_path))
@@ -163,7 +164,7 @@ async def batch_outcomes(peer: Peer, key: str) -> set[bool]:
 _TRACE = """
 import tempfile, pathlib
 from tests.simulation.test_swarm import SimSwarm, use_everything
-with SimSwarm(20, seed={seed}, loss=0.1, duplication=0.05) as swarm:
+with SimSwarm(15, seed={seed}, loss=0.1, duplication=0.05) as swarm:
     with tempfile.TemporaryDirectory() as folder:
         swarm.run(use_everything(swarm, pathlib.Path(folder)))
     swarm.crash(3)
@@ -177,9 +178,10 @@ with SimSwarm(20, seed={seed}, loss=0.1, duplication=0.05) as swarm:
 def trace_in_another_process(seed: int, hash_seed: int) -> str:
     environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
     command = [sys.executable, "-c", _TRACE.format(seed=seed)]
-    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment, timeout=100).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment, timeout=300).stdout
 
 
+@pytest.mark.timeout(300)  # three swarms, on whatever machine
 def test_two_runs_of_a_seed_send_the_same_datagrams() -> None:
     one = trace_in_another_process(1, hash_seed=1)
     assert one == trace_in_another_process(1, hash_seed=2)

@@ -25,6 +25,7 @@ from p2pkv.peer import Peer
 from p2pkv.simulation.simulation import host_of
 from p2pkv.swarm import leases, watching
 from p2pkv.testing import Seat, SimPeer, SimSwarm
+from tests.seeds import seeds
 
 KEY = "watched"
 PLACE = place_of_key(KEY.encode())
@@ -173,7 +174,7 @@ def test_updates_come_at_once_and_without_reading() -> None:
         swarm.run(main(swarm))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds([1], [0, 2, 3]))
 def test_replicas_die_and_newcomers_take_their_places(seed: int) -> None:
     async def main(swarm: SimSwarm) -> None:
         journal, listener = Journal(), Listener()
@@ -403,7 +404,7 @@ def test_a_watch_of_a_key_that_nobody_can_read_says_so() -> None:
         swarm.run(main(swarm))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds([2], [0, 1]))
 def test_pages_split_while_they_are_watched(seed: int) -> None:
     """Records move from page to page, replicas die, the watch is killed and resumes elsewhere."""
 

@@ -16,13 +16,13 @@ def peers_of(count: int) -> list[Contact]:
     return [Contact(draw.randbytes(20), f"10.0.0.{n % 250}", 1000 + n) for n in range(count)]
 
 
-@pytest.mark.parametrize("count", [2, 6, 12, 40, 400])
+@pytest.mark.parametrize("count", [2, 6, 12, 40, 200])
 def test_every_place_is_compared_with_all_of_its_replicas(count: int) -> None:
     k, (own, *others), draw = 6, peers_of(count), random.Random(1)
     near = sorted(others, key=lambda contact: distance(contact.id, own.id))[: 4 * k]
     duties = duties_of(Parts(own.id, near, k).walk())
     seen = missing = 0
-    for _ in range(2000 if count < 50 else 40_000):
+    for _ in range(2000 if count < 50 else 20_000):
         place = draw.randbytes(20)
         replicas = sorted([own, *others], key=lambda contact: distance(contact.id, place))[:k]
         if own not in replicas:
