@@ -14,7 +14,7 @@ Runs in the writer's thread, inside its transaction. Never commits, never touche
 from __future__ import annotations
 
 import sqlite3
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -141,7 +141,8 @@ class _Undo:
     keys: int
     records: int
     size_bytes: int
-    heads: list[tuple[Head, bytes, int, int, int]] = field(default_factory=list)
+    heads: dict[int, tuple[Head, bytes, int, int, int]] = field(default_factory=dict)  # by their ids
+    added: list[tuple[Slots, bytes]] = field(default_factory=list)  # and their owners
     slots: list[tuple[Slot, Version | None, bool, int, bytes, bool]] = field(default_factory=list)
     registers: list[tuple[tuple[Place, bytes], bytes | None]] = field(default_factory=list)
     sizes_bytes: list[int] = field(default_factory=list)
@@ -163,8 +164,7 @@ def decode(page_id: int, crc: int, data: bytes) -> Version | None:
         return None
 
 
-def _row(page_id: int, record: Fresh) -> tuple[Any, ...]:
-    name, owner, version, data = record
+def _row(page_id: int, name: bytes, owner: bytes, version: Version, data: bytes) -> tuple[Any, ...]:
     crc = checksum(page_id, data)
     return page_id, name, owner, version.clock, state_of(version), version.expires_ms, crc, data
 
@@ -191,7 +191,9 @@ class Staging:
 
     def load(self, writes: Iterable[Write]) -> None:
         """Read what the writes touch: all of it is asked for at once."""
-        at = {(w.place, w.version.name if isinstance(w, PutVersion) else w.name) for w in writes if _is_record(w)}
+        at = dict.fromkeys(
+            (w.place, w.version.name if isinstance(w, PutVersion) else w.name) for w in writes if _is_record(w)
+        )  # in their order: the records of a page are mostly in order then, too
         self._load_heads({place for place, _ in at if place not in self._heads})
         wanted: list[tuple[int, bytes]] = []
         in_blocks: list[tuple[int, bytes]] = []
@@ -255,12 +257,14 @@ class Staging:
         """Take the last batch back."""
         undo = self._undo
         self.keys, self.records, self.size_bytes = undo.keys, undo.records, undo.size_bytes
-        for head, key, total, dead, size_bytes in reversed(undo.heads):
+        for head, key, total, dead, size_bytes in undo.heads.values():
             head.key, head.total, head.dead, head.size_bytes = key, total, dead, size_bytes
         for slot, version, was_dead, size_bytes, data, changed in reversed(undo.slots):
             slot.version, slot.dead, slot.size_bytes, slot.data, slot.changed = (
                 version, was_dead, size_bytes, data, changed,
             )  # fmt: skip
+        for slots, owner in undo.added:
+            del slots[owner]
         for at, state in reversed(undo.registers):
             if state is None:
                 del self._registers[at]
@@ -293,8 +297,9 @@ class Staging:
             slot, outcome = None, STORED
         if outcome.result is _Result.STORED:
             if slot is None:
-                slot = slots[version.owner] = Slot()
-            self._change(write.place, head, slot, version)
+                slot = self._add(write.place, head, slots, version)
+            else:
+                self._change(head, slot, version)
             self._undo.sizes_bytes.append(slot.size_bytes)
         if write.key and not head.key:
             self._remember(head)
@@ -308,31 +313,45 @@ class Staging:
             return ALREADY
         if content_hash(slot.version) != write.content_hash:
             return WriteOutcome(_Result.STALE, slot.version)
-        self._change(write.place, head, slot, None)
+        self._change(head, slot, None)
         return STORED
 
-    def _change(self, place: Place, head: Head, slot: Slot, version: Version | None) -> None:
-        self._remember(head)
+    def _add(self, place: Place, head: Head, slots: Slots, version: Version) -> Slot:
+        """A record that was not there."""
+        if head.new and not head.total:
+            self._undo.created.add(place)
+        data, owner, dead = encode(version), version.owner, version.dead
+        self._count(head, +1, dead, len(data))
+        self.records += not dead
+        self._undo.added.append((slots, owner))
+        slot = slots[owner] = Slot(version, dead, len(data), data, True)
+        return slot
+
+    def _change(self, head: Head, slot: Slot, version: Version | None) -> None:
         self._undo.slots.append((slot, slot.version, slot.dead, slot.size_bytes, slot.data, slot.changed))
         dead = version is not None and version.dead
         data = b"" if version is None else encode(version)
-        size_bytes = len(data)
-        total_delta = (size_bytes > 0) - (slot.size_bytes > 0)
-        self.keys += (head.total + total_delta > 0) - (head.total > 0)
-        self.records += (size_bytes > 0 and not dead) - (slot.size_bytes > 0 and not slot.dead)
-        self.size_bytes += size_bytes - slot.size_bytes
-        if head.new and not head.total:
-            self._undo.created.add(place)
-        head.total += total_delta
-        head.dead += dead - slot.dead
-        head.size_bytes += size_bytes - slot.size_bytes
-        if not head.total:
-            head.key = b""
-        slot.version, slot.dead, slot.size_bytes, slot.data, slot.changed = version, dead, size_bytes, data, True
+        here, was_here = version is not None, slot.size_bytes > 0
+        self._count(head, here - was_here, dead - slot.dead, len(data) - slot.size_bytes)
+        self.records += (here and not dead) - (was_here and not slot.dead)
+        slot.version, slot.dead, slot.size_bytes, slot.data, slot.changed = version, dead, len(data), data, True
+
+    def _count(self, head: Head, total: int, dead: int, size_bytes: int) -> None:
+        """By how much a page and the whole change."""
+        self._remember(head)
+        before = head.total
+        head.total += total
+        head.dead += dead
+        head.size_bytes += size_bytes
+        self.size_bytes += size_bytes
+        if not before or not head.total:
+            self.keys += (head.total > 0) - (before > 0)
+            head.key = head.key if head.total else b""
 
     def _remember(self, head: Head) -> None:
-        head.changed = True
-        self._undo.heads.append((head, head.key, head.total, head.dead, head.size_bytes))
+        if head.id not in self._undo.heads:
+            head.changed = True
+            self._undo.heads[head.id] = head, head.key, head.total, head.dead, head.size_bytes
 
     def _set_register(self, write: PutRegister) -> WriteOutcome:
         at = (write.place, write.name)
@@ -381,26 +400,26 @@ class Staging:
     def _flush_slots(self) -> None:
         rows: list[tuple[Any, ...]] = []
         gone: list[tuple[int, bytes, bytes]] = []
-        fresh: dict[int, list[Fresh]] = {}
-        leaving: dict[int, set[Identity]] = {}  # their blocks
+        fresh = defaultdict[int, list[Fresh]](list)
+        leaving = defaultdict[int, set[Identity]](set)  # their blocks
         for (page_id, name), slots in self._names.items():
             for owner, slot in slots.items():
                 version = slot.version
                 if not slot.changed:
                     continue
                 if slot.block_id >= 0:
-                    leaving.setdefault(slot.block_id, set()).add((name, owner))
+                    leaving[slot.block_id].add((name, owner))
                 if version is None:
                     gone.append((page_id, name, owner))
-                elif slot.block_id == NOWHERE and disk_blocks.suits(version):
-                    fresh.setdefault(page_id, []).append(Fresh(name, owner, version, slot.data))
+                elif slot.block_id == NOWHERE and not slot.dead and not version.expires_ms:
+                    fresh[page_id].append((name, owner, version, slot.data))
                 else:
-                    rows.append(_row(page_id, Fresh(name, owner, version, slot.data)))
+                    rows.append(_row(page_id, name, owner, version, slot.data))
         for block_id, identities in leaving.items():
             disk_blocks.take_out(self._database, block_id, self._blocks[block_id], identities)
         heads = {head.id: head for head in self._heads.values()}
         for page_id, records in fresh.items():
-            rows += [_row(page_id, record) for record in self._flush_blocks(heads[page_id], records)]
+            rows += [_row(page_id, *record) for record in self._flush_blocks(heads[page_id], records)]
         for page_id, name, _, clock, *_ in rows:
             heads[page_id].reach(name, clock)
         self._save(_SAVE_VERSIONS, rows)
@@ -413,7 +432,8 @@ class Staging:
         if blocks:
             disk_blocks.save(self._database, head.id, blocks)
             head.blocks = True
-            head.reach(blocks[-1][-1].name, blocks[-1][-1].version.clock)
+            name, _, version, _ = blocks[-1][-1]
+            head.reach(name, version.clock)
         return others
 
     def _save(self, sql: str, rows: list[tuple[Any, ...]]) -> None:

@@ -58,13 +58,8 @@ _version = msgspec.msgpack.Decoder(Version)
 _encoder = msgspec.msgpack.Encoder()
 
 
-class Fresh(NamedTuple):
-    """A record that was not there before."""
-
-    name: bytes
-    owner: bytes
-    version: Version
-    data: bytes
+Fresh = tuple[bytes, bytes, Version, bytes]
+"""A record that was not there before: its name, its owner, the version and that encoded."""
 
 
 class Damaged(NamedTuple):
@@ -84,11 +79,6 @@ class Block:
     entries: list[tuple[Identity, Version, msgspec.Raw]]
 
 
-def suits(version: Version) -> bool:
-    """Can it lie in a block?"""
-    return not version.expires_ms and not version.dead
-
-
 def choose(records: Sequence[Fresh], last_name: bytes, last_clock: int) -> tuple[list[Sequence[Fresh]], list[Fresh]]:
     """Blocks of a page's new records, and those that are to have rows of their own.
 
@@ -99,15 +89,16 @@ def choose(records: Sequence[Fresh], last_name: bytes, last_clock: int) -> tuple
     run: list[Fresh] = []
     size_bytes = 0
     for record in records:
-        if record.name <= last_name or record.version.clock <= last_clock:
+        name, _, version, data = record
+        if name <= last_name or version.clock <= last_clock:
             others.append(record)
             continue
-        last_name, last_clock = record.name, record.version.clock
-        if run and (len(run) >= STORE_BLOCK_RECORDS_MAX or size_bytes + len(record.data) > STORE_BLOCK_BYTES_MAX):
+        last_name, last_clock = name, version.clock
+        if run and (len(run) >= STORE_BLOCK_RECORDS_MAX or size_bytes + len(data) > STORE_BLOCK_BYTES_MAX):
             blocks.append(run)
             run, size_bytes = [], 0
         run.append(record)
-        size_bytes += len(record.data)
+        size_bytes += len(data)
     blocks.append(run)
     others += [record for block in blocks if len(block) < STORE_BLOCK_RECORDS_MIN for record in block]
     return [block for block in blocks if len(block) >= STORE_BLOCK_RECORDS_MIN], others
@@ -120,10 +111,9 @@ def save(database: sqlite3.Connection, page_id: int, blocks: Sequence[Sequence[F
     """New blocks of a page."""
     rows: list[tuple[object, ...]] = []
     for block in blocks:
-        first, last = block[0], block[-1]
-        summary = _summary(page_id, [msgspec.Raw(record.data) for record in block])
-        edges = first.name, last.name, first.version.clock, last.version.clock
-        rows.append((page_id, *edges, *summary))
+        (low, _, first, _), (high, _, last, _) = block[0], block[-1]
+        summary = _summary(page_id, [msgspec.Raw(data) for _, _, _, data in block])
+        rows.append((page_id, low, high, first.clock, last.clock, *summary))
     database.executemany(_SAVE, rows)
 
 
