@@ -60,6 +60,11 @@ class Batch:
         return b"".join((of_root, index.to_bytes(1, "big"), *path))
 
 
+_Tree = dict[int, tuple[bytes, bytes]]
+"""The proven nodes and the hashes that their paths go on with, by their positions: 1 is the root, 2n and 2n + 1 are
+the children of n."""
+
+
 class Proofs:
     """Checks of batch signatures that climb no further than to a node of the tree that is proven already.
 
@@ -68,39 +73,38 @@ class Proofs:
     """
 
     def __init__(self, trees_max: int = BATCH_TREES_KEPT_MAX) -> None:
-        self._trees: OrderedDict[bytes, dict[bytes, tuple[int, bytes]]] = OrderedDict()
+        self._trees: OrderedDict[bytes, _Tree] = OrderedDict()
         self._trees_max = trees_max
 
     def hold(self, author: bytes, signed: bytes, signature: bytes, root_signed: Callable[[bytes], bool]) -> bool:
         """Did the author sign this text? `root_signed` verifies the signature of a root, for a tree that is new."""
-        path = signature[SIGNATURE_BYTES + 1 :]
-        if len(signature) <= SIGNATURE_BYTES or len(path) % HASH_BYTES or len(path) > LEVELS_MAX * HASH_BYTES:
-            return False
-        index, node = signature[SIGNATURE_BYTES], _leaf(signed)
-        if index >> (len(path) // HASH_BYTES):
+        begin = SIGNATURE_BYTES + 1  # of the path
+        levels, rest = divmod(len(signature) - begin, HASH_BYTES)
+        if levels < 0 or rest or levels > LEVELS_MAX or signature[SIGNATURE_BYTES] >> levels:
             return False
         tree_id = author + signature[:SIGNATURE_BYTES]
         tree = self._trees.get(tree_id, {})
-        climbed: list[tuple[bytes, int, bytes]] = []
-        while path and node not in tree:
-            climbed.append((node, index, path))
-            sibling = path[:HASH_BYTES]
-            node = _node(sibling, node) if index & 1 else _node(node, sibling)
-            index, path = index >> 1, path[HASH_BYTES:]
-        if tree.get(node) != (index, path):
+        position, node = 1 << levels | signature[SIGNATURE_BYTES], _leaf(signed)
+        climbed: list[tuple[int, bytes, int, bytes]] = []
+        while (proven := tree.get(position)) is None and position > 1:
+            sibling = signature[begin : begin + HASH_BYTES]
+            climbed.append((position, node, begin, sibling))
+            node = _node(sibling, node) if position & 1 else _node(node, sibling)
+            begin, position = begin + HASH_BYTES, position >> 1
+        if proven is None:
             if tree or not root_signed(node):
                 return False
-            tree[node] = 0, b""
-        if not climbed:
-            return True
-        for below, at, rest in climbed:
-            sibling = rest[:HASH_BYTES]
-            tree[sibling] = at ^ 1, below + rest[HASH_BYTES:]
-            tree[below] = at, rest  # behind its sibling: the last of an odd level is its own
-        self._keep(tree_id, tree)
+            tree[position] = node, b""
+        elif proven != (node, signature[begin:]):
+            return False
+        for position, node, begin, sibling in climbed:
+            tree[position] = node, signature[begin:]
+            tree[position ^ 1] = sibling, node + signature[begin + HASH_BYTES :]
+        if proven is None or climbed:
+            self._keep(tree_id, tree)
         return True
 
-    def _keep(self, tree_id: bytes, tree: dict[bytes, tuple[int, bytes]]) -> None:
+    def _keep(self, tree_id: bytes, tree: _Tree) -> None:
         self._trees[tree_id] = tree
         self._trees.move_to_end(tree_id)
         if len(self._trees) > self._trees_max:
