@@ -12,6 +12,7 @@ from functools import lru_cache
 import msgspec
 
 from p2pkv.core import batches
+from p2pkv.core.pages import path_of
 from p2pkv.core.records import Flag, Version, signed_bytes
 from p2pkv.limits import BATCH_ROOTS_KEPT_MAX, BATCH_SIGNED_MAX
 from p2pkv.swarm.identity import Identity, verify
@@ -42,10 +43,12 @@ def sign(identity: Identity, key: bytes, unsigned: Sequence[Version]) -> list[Ve
     if len(unsigned) == 1:
         signature = identity.sign(signed_bytes(key, unsigned[0]))
         return [msgspec.structs.replace(unsigned[0], signature=signature)]
-    signed: list[Version] = []
+    order = sorted(range(len(unsigned)), key=lambda index: path_of(unsigned[index].name))
+    signed: dict[int, Version] = {}
     for start in range(0, len(unsigned), BATCH_SIGNED_MAX):
-        signed += _sign_batch(identity, key, unsigned[start : start + BATCH_SIGNED_MAX])
-    return signed
+        part = order[start : start + BATCH_SIGNED_MAX]  # of few pages, so that one replica gets most of them
+        signed.update(zip(part, _sign_batch(identity, key, [unsigned[index] for index in part]), strict=True))
+    return [signed[index] for index in range(len(unsigned))]
 
 
 def _sign_batch(identity: Identity, key: bytes, unsigned: Sequence[Version]) -> list[Version]:
