@@ -429,11 +429,18 @@ class Staging:
         """Write new records of a page as blocks; those that are to have rows."""
         records.sort()
         blocks, others = disk_blocks.choose(records, head.last_name, head.last_clock)
-        if blocks:
-            disk_blocks.save(self._database, head.id, blocks)
-            head.blocks = True
-            name, _, version, _ = blocks[-1][-1]
+        disk_blocks.save(self._database, head.id, blocks)
+        between, others = disk_blocks.choose(sorted(others))
+        for block in between:
+            if disk_blocks.fits(self._database, head.id, block):
+                disk_blocks.save(self._database, head.id, [block])
+                blocks.append(block)
+            else:
+                others += block
+        for block in blocks:
+            name, _, version, _ = block[-1]
             head.reach(name, version.clock)
+        head.blocks |= bool(blocks)
         return others
 
     def _save(self, sql: str, rows: list[tuple[Any, ...]]) -> None:

@@ -2,8 +2,9 @@
 
 Theory of operation. To insert a short record into its table and two indexes costs more than all else that is done with
 it. But most names are made by the clock, so what comes to a page mostly stands behind all that is there, by name and by
-time. Such records are written as blocks: rows of many records, which lie in them in order. The blocks of a page overlap
-neither in names nor in clocks, so both orders are read from the same blocks. A record that changes leaves its block,
+time; or, where it comes late or from another page, between what is there. Such records are written as blocks: rows of
+many records, which lie in them in order. The blocks of a page overlap neither in names nor in clocks, and the order of
+both is the same, so either is read from the same blocks. A record that changes leaves its block,
 which is written anew without it: each lies in one place, a block or a row of its own. What can expire, is dead or waits
 in a batch always has a row, where the indexes of those find it.
 
@@ -45,12 +46,14 @@ _SAVE = (
     "INSERT INTO blocks (page, low, high, low_clock, high_clock, total, size_bytes, crc, data) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_BEFORE = "SELECT high, high_clock FROM blocks WHERE page = ? AND low <= ? ORDER BY low DESC LIMIT 1"
+_BEHIND = "SELECT low_clock FROM blocks WHERE page = ? AND low > ? ORDER BY low LIMIT 1"
 _CHANGE = "UPDATE blocks SET total = ?, size_bytes = ?, crc = ?, data = ? WHERE id = ?"
-_BEFORE = "SELECT id, high FROM blocks WHERE page = wanted_page AND low <= wanted_name ORDER BY low DESC LIMIT 1"
+_LAST_BEFORE = "SELECT id, high FROM blocks WHERE page = wanted_page AND low <= wanted_name ORDER BY low DESC LIMIT 1"
 _FIND = (
     "WITH wanted (wanted_page, wanted_name) AS (VALUES {}) "  # noqa: S608
     f"SELECT id, page, crc, data FROM blocks WHERE id IN "
-    f"(SELECT (SELECT id FROM ({_BEFORE}) WHERE high >= wanted_name) FROM wanted)"
+    f"(SELECT (SELECT id FROM ({_LAST_BEFORE}) WHERE high >= wanted_name) FROM wanted)"
 )
 _EDGES = {"time": ("low_clock", "high_clock"), "name": ("low", "high")}
 _raws = msgspec.msgpack.Decoder(list[msgspec.Raw])
@@ -79,14 +82,15 @@ class Block:
     entries: list[tuple[Identity, Version, msgspec.Raw]]
 
 
-def choose(records: Sequence[Fresh], last_name: bytes, last_clock: int) -> tuple[list[Sequence[Fresh]], list[Fresh]]:
-    """Blocks of a page's new records, and those that are to have rows of their own.
+def choose(
+    records: Sequence[Fresh], last_name: bytes = b"", last_clock: int = -1
+) -> tuple[list[Sequence[Fresh]], list[Fresh]]:
+    """Those of a page's new records that stand in order behind a name and a clock, as blocks, and the others.
 
-    `records` are in order of their names; nothing of the page stands behind `last_name` or `last_clock`.
+    `records` are in order of their names.
     """
-    blocks: list[Sequence[Fresh]] = []
+    runs: list[list[Fresh]] = [[]]
     others: list[Fresh] = []
-    run: list[Fresh] = []
     size_bytes = 0
     for record in records:
         name, _, version, data = record
@@ -94,14 +98,13 @@ def choose(records: Sequence[Fresh], last_name: bytes, last_clock: int) -> tuple
             others.append(record)
             continue
         last_name, last_clock = name, version.clock
-        if run and (len(run) >= STORE_BLOCK_RECORDS_MAX or size_bytes + len(data) > STORE_BLOCK_BYTES_MAX):
-            blocks.append(run)
-            run, size_bytes = [], 0
-        run.append(record)
+        if len(runs[-1]) >= STORE_BLOCK_RECORDS_MAX or size_bytes + len(data) > STORE_BLOCK_BYTES_MAX:
+            runs.append([])
+            size_bytes = 0
+        runs[-1].append(record)
         size_bytes += len(data)
-    blocks.append(run)
-    others += [record for block in blocks if len(block) < STORE_BLOCK_RECORDS_MIN for record in block]
-    return [block for block in blocks if len(block) >= STORE_BLOCK_RECORDS_MIN], others
+    others += [record for run in runs if len(run) < STORE_BLOCK_RECORDS_MIN for record in run]
+    return [run for run in runs if len(run) >= STORE_BLOCK_RECORDS_MIN], others
 
 
 # --- writing ---
@@ -115,6 +118,15 @@ def save(database: sqlite3.Connection, page_id: int, blocks: Sequence[Sequence[F
         summary = _summary(page_id, [msgspec.Raw(data) for _, _, _, data in block])
         rows.append((page_id, low, high, first.clock, last.clock, *summary))
     database.executemany(_SAVE, rows)
+
+
+def fits(database: sqlite3.Connection, page_id: int, block: Sequence[Fresh]) -> bool:
+    """Is there room for a block between those of its page?"""
+    (low, _, first, _), (high, _, last, _) = block[0], block[-1]
+    before = database.execute(_BEFORE, (page_id, high)).fetchone()
+    behind = database.execute(_BEHIND, (page_id, high)).fetchone()
+    in_order = before is None or (before[0] < low and before[1] < first.clock)
+    return in_order and (behind is None or last.clock < behind[0])
 
 
 def take_out(database: sqlite3.Connection, block_id: int, block: Block, gone: Collection[Identity]) -> None:
