@@ -152,11 +152,19 @@ def _sound(page_id: int, rows: sqlite3.Cursor, damage: Damage) -> Iterator[tuple
 
 
 def read_name(database: sqlite3.Connection, place: Place, name: bytes, damage: Damage) -> list[Version]:
+    return read_names(database, place, [name], damage)[0]
+
+
+def read_names(
+    database: sqlite3.Connection, place: Place, names: Sequence[bytes], damage: Damage
+) -> list[list[Version]]:
     row = database.execute("SELECT id FROM pages WHERE place = ?", (place,)).fetchone()
     if row is None:
-        return []
+        return [[] for _ in names]
+    page_id: int = row[0]
     sql = "SELECT id, name, clock, crc, data FROM versions WHERE page = ? AND name = ? ORDER BY owner"
-    return [version for version, _ in _sound(row[0], database.execute(sql, (row[0], name)), damage)]
+    found = (_sound(page_id, database.execute(sql, (page_id, name)), damage) for name in names)
+    return [[version for version, _ in held] for held in found]
 
 
 def read_register(database: sqlite3.Connection, place: Place, name: bytes) -> bytes | None:
