@@ -192,8 +192,8 @@ class KeyReading:
             return await stream.reading.next(self._span_of(stream, READ_FIRST_RECORDS), request.until)
 
     def _hungry(self, stream: Stream, span: int) -> bool:
-        if isinstance(stream.reading, SplitReading):
-            span = 2 * self._limit  # what it gives out is in memory, and is looked for below
+        if isinstance(stream.reading, SplitReading) and len(stream.buffer) < self._limit:
+            span = READ_BUFFERED_RECORDS_MAX  # what it gives out is in memory already
         return stream.task is None and stream.failure is None and 2 * len(stream.buffer) < span
 
     def _urgency(self, stream: Stream) -> tuple[bool, Key]:

@@ -192,6 +192,8 @@ class Newer:
         try:
             while asking and any(below.lacking for below in pages):
                 done, asking = await asyncio.wait(asking, timeout=RUN_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()  # a fault of ours is not passed over
                 late = [below for below in pages if below.lacking and not (done and below.waiting)]
                 asking |= self._begin({below: below.choose(len(below.spares), loads) for below in late})
         finally:

@@ -1,7 +1,8 @@
 """Reads what a split page still holds, on its way to the children.
 
 Theory of operation. The replicas of a split page hold different parts of it, as each moves its own share on; so there
-is nothing to agree on: each of a read quorum tells its whole share, and all is united. That comes first, and at once:
+is nothing to agree on: each of a read quorum tells its whole share, and all is united; of what one has told already the
+others tell a digest, and the rest only where that differs. The shares come first, and at once:
 the reader must know which records of the children are out of date. A record found here may have been replaced below
 meanwhile, so the pages below are asked for what is newer (`names.py`), and the higher rank stands. This goes on in
 the order of reading, beside the reading of the children: the first records are given out soon.
@@ -13,22 +14,24 @@ Never mends: a split page is to become empty.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from p2pkv.core.pages import PageName, PageTree
 from p2pkv.core.records import Cursor, Version, merge
-from p2pkv.core.replication import Run, covered_end, position, within, without_echoes
+from p2pkv.core.replication import Run, covered_end, digest_of, position, within, without_echoes
 from p2pkv.errors import RemoteError
 from p2pkv.limits import (
     RECORDS_ANSWER_MAX,
     RECORDS_JUDGED_AT_ONCE,
     SPLIT_CHECKED_FIRST,
+    SPLIT_CHECKED_GROWTH,
     SPLIT_LEFTOVERS_MAX,
     SPLIT_SHARES_RETRIES_MAX,
 )
-from p2pkv.messages import FindRecords, FindRecordsReply
+from p2pkv.messages import FindRecords
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.mending import Mender
 from p2pkv.swarm.names import Held, NameReader
@@ -36,6 +39,14 @@ from p2pkv.swarm.page_reading import Query, require_quorum
 from p2pkv.swarm.replica import stock_bytes_of
 from p2pkv.swarm.signing import genuine
 from p2pkv.swarm.sources import Opening, RemoteSource, Reply, Source, Sources
+
+
+class _Stretch(NamedTuple):
+    """A stretch of a split page as one replica has it."""
+
+    request: FindRecords  # for just this stretch
+    versions: list[Version]
+    more: bool  # it was cut
 
 
 class SplitReading:
@@ -100,7 +111,7 @@ class SplitReading:
         given = [version for version in some if version.identity not in newer]
         given += filter(self._comes, newer.values())
         self._found = self._found[self._span :]
-        self._span *= 4
+        self._span *= SPLIT_CHECKED_GROWTH
         self.after = position(some[-1], self._query.order) if self._found else self.read_to
         return given
 
@@ -135,13 +146,19 @@ class SplitReading:
         """What each of a read quorum holds; where some fail in the middle, others are found in their place."""
         request = self._query.request(self._page, self.read_to, until, RECORDS_ANSWER_MAX)
         told: dict[Contact | None, tuple[Source, Reply, Run]] = {}
+        failed: set[Contact | None] = set()
         opening = await self._open(request)
         for left in reversed(range(SPLIT_SHARES_RETRIES_MAX + 1)):
-            asked = [pair for pair in zip(opening.sources, opening.replies, strict=True) if _whose(pair[0]) not in told]
-            shares = await asyncio.gather(*(self._share(source, reply, request) for source, reply in asked))
-            for (source, reply), run in zip(asked, shares, strict=True):
-                if run is not None:
-                    told[_whose(source)] = source, reply, run
+            asked = {
+                _whose(source): (source, reply) for source, reply in zip(opening.sources, opening.replies, strict=True)
+            }
+            asked = {who: of for who, of in asked.items() if who not in told and who not in failed}
+            runs = await self._told(list(asked.values()), request)
+            for (who, (source, reply)), run in zip(asked.items(), runs, strict=True):
+                if isinstance(run, Run):
+                    told[who] = source, reply, run
+                elif run is not None:
+                    failed.add(who)
             if not left or len(told) >= opening.quorum:
                 break
             opening = await self._sources.open_all(self._query.key, request, opening)
@@ -149,6 +166,56 @@ class SplitReading:
         opening.replies = [reply for _, reply, _ in told.values()]
         require_quorum(opening, self._page)
         return opening, [run for _, _, run in told.values()]
+
+    async def _told(
+        self, asked: Sequence[tuple[Source, Reply]], request: FindRecords
+    ) -> list[Run | RemoteError | None]:
+        """What each of some replicas holds, or its failure; None where it was not asked because another one failed.
+
+        One gives its whole share, stretch by stretch; the others, of each stretch, what they have in its place.
+        """
+        if not any(getattr(reply, "more", False) for _, reply in asked):
+            return [Run(reply.versions, more=False) for _, reply in asked]
+        giver = next((index for index, (source, _) in enumerate(asked) if isinstance(source, RemoteSource)), 0)
+        comparing: list[list[asyncio.Task[list[Version]]]] = [[] for _ in asked]
+        share, more = list[Version](), True
+        try:
+            while more and len(share) < SPLIT_LEFTOVERS_MAX:
+                stretch = await self._stretch(asked[giver][0], request)
+                share += stretch.versions
+                more = stretch.more
+                for index, (source, _) in enumerate(asked):
+                    if index != giver:
+                        comparing[index].append(asyncio.create_task(self._compared(source, stretch)))
+                request = msgspec.structs.replace(request, after=stretch.request.until)
+            return [await _joined(tasks, more=more) if tasks else Run(share, more) for tasks in comparing]
+        except RemoteError as error:
+            return [error if index == giver else None for index in range(len(asked))]
+        finally:
+            tasks = [task for of in comparing for task in of]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _stretch(self, source: Source, request: FindRecords) -> _Stretch:
+        """The next stretch of a share."""
+        reply = await source.find(request)
+        if reply.more and reply.end == request.after:
+            raise RemoteError("misbehaved", "a run that goes on and brings nothing")
+        until = reply.end if reply.more else request.until
+        return _Stretch(msgspec.structs.replace(request, until=until), reply.versions, reply.more)
+
+    async def _compared(self, source: Source, given: _Stretch) -> list[Version]:
+        """What a replica has in a stretch that another one gave: mostly the same, which its digest tells."""
+        check = await source.find(msgspec.structs.replace(given.request, digest_only=True))
+        if check.digest == digest_of(given.versions) and not check.more:
+            return given.versions
+        versions, request, more = list[Version](), given.request, True
+        while more:
+            stretch = await self._stretch(source, request)
+            versions += stretch.versions
+            request, more = msgspec.structs.replace(request, after=stretch.request.until), stretch.more
+        return versions
 
     async def _open(self, request: FindRecords) -> Opening:
         opening, self._offered = self._offered, None
@@ -159,21 +226,6 @@ class SplitReading:
         require_quorum(opening, self._page)
         self._mender.tell_split(self._query.key, self._page, opening.unaware)
         return opening
-
-    async def _share(self, source: Source, reply: Reply, request: FindRecords) -> Run | None:
-        """What one replica holds, from its first answer on; None where it fails."""
-        assert isinstance(reply, FindRecordsReply)
-        versions = list(reply.versions)
-        try:
-            while reply.more and len(versions) < SPLIT_LEFTOVERS_MAX:
-                before = reply.end
-                reply = await source.find(msgspec.structs.replace(request, after=before))
-                if reply.more and reply.end == before:
-                    raise RemoteError("misbehaved", "a run that goes on and brings nothing")
-                versions += reply.versions
-        except RemoteError:
-            return None
-        return Run(versions, reply.more)
 
     async def _united(self, runs: Sequence[Run]) -> list[Version]:
         """Every record of the runs, at the highest rank that any of them has. What not all have must be genuine."""
@@ -186,6 +238,14 @@ class SplitReading:
             if genuine(self._query.key, version):
                 united[version.identity] = merge(united.get(version.identity), version)
         return list(united.values())
+
+
+async def _joined(stretches: Sequence[Awaitable[list[Version]]], *, more: bool) -> Run | RemoteError:
+    """A share whose stretches were compared."""
+    try:
+        return Run([version for versions in stretches for version in await versions], more)
+    except RemoteError as error:
+        return error
 
 
 def _whose(source: Source) -> Contact | None:

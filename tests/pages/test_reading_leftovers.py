@@ -85,7 +85,7 @@ def test_a_page_of_many_leftovers_is_read_in_few_questions_and_its_first_value_i
         reader = swarm.peers[READER]
         swarm.network.weather.delay_s = (0.001, 0.002)
         swarm.run(first_value_s(reader.get("k")))  # meets the swarm
-        assert swarm.run(first_value_s(reader.get("k"))) < 0.1, "some thirty round trips of 3 ms"
+        assert swarm.run(first_value_s(reader.get("k"))) < 0.2, "some forty round trips of 3 ms"
         assert len(reader.node.writer.tree(KEY).leaves()) == 16
         before = asked(reader)
         assert swarm.run(values(reader.get("k"))) == expected
