@@ -168,6 +168,10 @@ SUMMARIES_KEPT_MAX = 16_384  # pages of a replica that nothing was written to si
 SUMMARIES_TURN_S = 0.25  # of summing pages up for one request; the asker goes on with the next
 SUMMARIES_WORTH = 8  # pages of a key from which on they are summed up together
 NAMES_ASKED_MAX = 64  # names of one request; the answer says how many of them fitted
+NEWER_PAGES_ASKED_MAX = 128  # of one question for newer versions; their nodes and batches are 160 KiB at most
+NEWER_NAMES_ASKED_MAX = 8192  # of all its pages: some 40 ms of a replica, in turns
+NEWER_ASKED_BYTES_MAX = 512 * KIB  # of its names, and 16 bytes each
+NEWER_BYTES_MAX = 384 * KIB  # of the versions of the answer, beyond which no further name is answered
 CLOCK_RETRIES_MAX = 3  # puts that lost to a clock ahead of ours, tried again behind it
 REPAIRS_PENDING_MAX = 256  # read repairs under way, beyond which none is started
 
@@ -259,6 +263,9 @@ READ_RUN_RECORDS_MIN = 32
 READ_TURN_RECORDS = 512  # given out before the event loop gets its turn: some 10 ms of a reader that does little
 READ_FIRST_RECORDS = 8  # of each page of many, at first: the first value comes soon
 SPLIT_LEFTOVERS_MAX = 16_384  # records of a split page that a read takes at once: four times a page's bound
+SPLIT_CHECKED_FIRST = 512  # of them, looked for below at first: the first value comes soon
+SPLIT_CHECKED_GROWTH = 16  # and then so many times more, since a round takes as long whatever it asks for
+SPLIT_SHARES_RETRIES_MAX = 3  # times that other replicas are found where some fail in the middle of their shares
 STORE_MESSAGES_AT_ONCE_MAX = 192  # of batches, all peers together
 STORE_MESSAGES_WAITING_MAX = 1024  # some of batches that have ended; beyond it the next batch waits
 # --- Watching ---

@@ -120,6 +120,27 @@ class FindNamesReply(Message, frozen=True):
     batches: list[bytes] = []  # that versions of the answered names wait in
 
 
+class KnownNames(Message, frozen=True):
+    """Names of a page, and which version the asker has of each."""
+
+    place: bytes
+    names: list[bytes]
+    known: bytes  # the content hashes of those versions, one behind the other
+    view: bytes = b""
+
+
+class FindNewer(Message, frozen=True):
+    """Ask for what stands under some names of many pages beside what the asker has. It travels by bulk transfer."""
+
+    pages: list[KnownNames]
+
+
+class FindNewerReply(Message, frozen=True):
+    """About the first pages, as many as the answer has room for; of the last one maybe not about all names."""
+
+    replies: list[FindNamesReply]
+
+
 # --- consensus on one record (write-once and compare-and-set) ---
 
 
@@ -324,6 +345,7 @@ STORE_RECORDS: Final = Method("p2pkv_store_records", StoreRecords, StoreRecordsR
 FIND_RECORDS: Final = Method("p2pkv_find_records", FindRecords, FindRecordsReply, needs_cookie=True)
 FIND_RUNS: Final = Method("p2pkv_find_runs", FindRuns, FindRunsReply, needs_cookie=True)
 FIND_NAMES: Final = Method("p2pkv_find_names", FindNames, FindNamesReply, needs_cookie=True)
+FIND_NEWER: Final = Method("p2pkv_find_newer", FindNewer, FindNewerReply, needs_cookie=True)
 PREPARE: Final = Method("p2pkv_prepare", Prepare, Promise, needs_cookie=True)
 PROPOSE: Final = Method("p2pkv_propose", Propose, Accepted, needs_cookie=True)
 READ_REGISTER: Final = Method("p2pkv_read_register", ReadRegister, ReadRegisterReply, needs_cookie=True)

@@ -348,6 +348,8 @@ def _messages() -> list[tuple[str, object]]:
         (m.FIND_RECORDS.name, m.FindRecordsReply([], False, digest_of([]), 0, batches=[bytes(range(16))])),
         (m.FIND_NAMES.name, m.FindNamesReply([plain], 2, NODES)),
         (m.FIND_NAMES.name, m.FindNamesReply([], 1, split=True)),
+        (m.FIND_NEWER.name, m.FindNewer([m.KnownNames(PLACE, [b"now", b"mine"], bytes(range(32)), view)])),
+        (m.FIND_NEWER.name, m.FindNewerReply([m.FindNamesReply([plain], 2, NODES, split=True)])),
         (m.PREPARE.name, m.Prepare(KEY, b"now", ballot)),
         (m.PREPARE.name, m.Promise(True, ballot, (0, b""), None)),
         (m.PREPARE.name, m.Promise(False, ballot, older, plain)),

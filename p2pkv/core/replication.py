@@ -80,7 +80,7 @@ class MergedRuns:
 
 def merge_runs(runs: Sequence[Run], order: Order, *, reverse: bool) -> MergedRuns:
     """Merge replicas' runs that all began at the same position."""
-    end = _covered_end(runs, order, reverse=reverse)
+    end = covered_end(runs, order, reverse=reverse)
     counts: dict[Identity, dict[bytes, int]] = {}
     versions: dict[Identity, Version] = {}
     for run in runs:
@@ -105,7 +105,8 @@ def within(version: Version, order: Order, after: Cursor | None, end: Cursor | N
     return end is None or not _beyond(here, end, reverse=reverse)
 
 
-def _covered_end(runs: Sequence[Run], order: Order, *, reverse: bool) -> Cursor | None:
+def covered_end(runs: Sequence[Run], order: Order, *, reverse: bool) -> Cursor | None:
+    """How far all of several runs go; None where each goes to the end."""
     ends = [position(run.versions[-1], order) for run in runs if run.more and run.versions]
     if not ends:
         return None

@@ -197,6 +197,14 @@ class DiskStore(Store):
             return page.named(name)
         return await self._ask_noting_damage(disk_reads.read_name, place, name)
 
+    async def read_names(self, place: Place, names: Sequence[bytes]) -> list[list[Version]]:
+        page = self._cache.get(place)
+        if page is None:
+            page = await self._load(place)
+        if page is not None:
+            return [page.named(name) for name in names]
+        return await self._ask_noting_damage(disk_reads.read_names, place, names)
+
     async def read_register(self, place: Place, name: bytes) -> bytes | None:
         return await self.ask(disk_reads.read_register, place, name)
 

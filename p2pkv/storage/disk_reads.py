@@ -20,7 +20,7 @@ from p2pkv.ids import ChunkID, Place
 from p2pkv.limits import STORE_CACHED_PAGE_BYTES_MAX, STORE_ROWS_AT_ONCE_MAX
 from p2pkv.storage import disk_blocks
 from p2pkv.storage.disk_batch import decode, state_of
-from p2pkv.storage.disk_blocks import Damaged
+from p2pkv.storage.disk_blocks import Block, Damaged
 from p2pkv.storage.disk_writer import Location
 from p2pkv.storage.interface import Held, PageInfo, RangeQuery, RangeResult, Register, StoreFailedError, Stretch
 from p2pkv.storage.page import Page
@@ -195,14 +195,29 @@ def _sound(page_id: int, rows: sqlite3.Cursor, damage: Damage) -> Iterator[tuple
 
 
 def read_name(database: sqlite3.Connection, place: Place, name: bytes, damage: Damage) -> list[Version]:
+    return read_names(database, place, [name], damage)[0]
+
+
+def read_names(
+    database: sqlite3.Connection, place: Place, names: Sequence[bytes], damage: Damage
+) -> list[list[Version]]:
     row = database.execute("SELECT id FROM pages WHERE place = ?", (place,)).fetchone()
     if row is None:
-        return []
+        return [[] for _ in names]
+    page_id: int = row[0]
+    found: dict[bytes, list[Version]] = {name: [] for name in names}
     sql = "SELECT id, name, clock, crc, data FROM versions WHERE page = ? AND name = ?"
-    found = [version for version, _ in _sound(row[0], database.execute(sql, (row[0], name)), damage)]
-    for block in disk_blocks.at_names(database, [(row[0], name)]).values():
-        found += [version for identity, version, _ in block.entries if identity[0] == name]
-    return sorted(found, key=lambda version: version.owner)
+    for name, held in found.items():
+        held.extend(version for version, _ in _sound(page_id, database.execute(sql, (page_id, name)), damage))
+    blocks: dict[int, Block] = {}
+    for start in range(0, len(names), STORE_ROWS_AT_ONCE_MAX):
+        wanted = [(page_id, name) for name in names[start : start + STORE_ROWS_AT_ONCE_MAX]]
+        blocks |= disk_blocks.at_names(database, wanted)
+    for block in blocks.values():
+        for (name, _), version, _ in block.entries:
+            if name in found:
+                found[name].append(version)
+    return [sorted(found[name], key=lambda version: version.owner) for name in names]
 
 
 def read_register(database: sqlite3.Connection, place: Place, name: bytes) -> bytes | None:

@@ -169,6 +169,10 @@ class MemoryStore(Store):
         page = self._pages.get(place)
         return page.named(name) if page else []
 
+    async def read_names(self, place: Place, names: Sequence[bytes]) -> list[list[Version]]:
+        page = self._pages.get(place)
+        return [page.named(name) if page else [] for name in names]
+
     async def read_register(self, place: Place, name: bytes) -> bytes | None:
         return self._registers.get((place, name))
 

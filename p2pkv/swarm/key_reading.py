@@ -19,7 +19,7 @@ from operator import itemgetter
 from typing import Any
 
 from p2pkv.core.pages import ROOT, PageName, PageTree, children_of
-from p2pkv.core.records import Cursor, Version, merge, rank
+from p2pkv.core.records import Cursor, Version, rank
 from p2pkv.core.replication import Identity, position
 from p2pkv.errors import IncompleteError
 from p2pkv.limits import (
@@ -127,7 +127,9 @@ class KeyReading:
 
     def _reading(self, page: PageName, after: Cursor | None) -> PageReading | SplitReading:
         if page in self._tree.noticed:
-            return SplitReading(self._sources, self._mender, self._names, self._tree, self._query, page, after)
+            return SplitReading(
+                self._sources, self._mender, self._names, self._tree, self._query, page, after, self._leftovers
+            )
         return PageReading(self._sources, self._mender, self._query, page, after)
 
     # --- fetching ---
@@ -190,6 +192,8 @@ class KeyReading:
             return await stream.reading.next(self._span_of(stream, READ_FIRST_RECORDS), request.until)
 
     def _hungry(self, stream: Stream, span: int) -> bool:
+        if isinstance(stream.reading, SplitReading) and len(stream.buffer) < self._limit:
+            span = READ_BUFFERED_RECORDS_MAX  # what it gives out is in memory already
         return stream.task is None and stream.failure is None and 2 * len(stream.buffer) < span
 
     def _urgency(self, stream: Stream) -> tuple[bool, Key]:
@@ -198,16 +202,17 @@ class KeyReading:
         return begun != self._query.reverse, stream.covered or (0, b"", b"")
 
     def _above(self, stream: Stream) -> list[Stream]:
-        """The unfinished streams of the split pages above a page."""
+        """The streams of the split pages above a page that are not read to their ends."""
         lines = (self._streams.get(stream.page[:depth]) for depth in range(len(stream.page)))
-        return [above for above in lines if above is not None and above.open]
+        return [above for above in lines if above is not None and above.reading.unread]
 
     def _may_read(self, stream: Stream) -> bool:
         """Have all pages above been read beyond the point that this one came to?"""
-        return all(not (above.covered is None or above.covered == stream.covered) for above in self._above(stream))
+        ends = [above.reading.read_to for above in self._above(stream)]
+        return all(end is not None and end != stream.reading.read_to for end in ends)
 
     def _until(self, stream: Stream) -> Cursor | None:
-        ends = [above.reading.after for above in self._above(stream)]
+        ends = [above.reading.read_to for above in self._above(stream)]
         cursors = [end for end in ends if end is not None]
         if not cursors:
             return None
@@ -234,7 +239,7 @@ class KeyReading:
     def _outdated(self, version: Version) -> bool:
         """Does a newer version of the record stand in a page above?"""
         leftover = self._leftovers.get(version.identity) if self._leftovers else None
-        return leftover is not None and rank(leftover) > rank(version)
+        return leftover is not None and leftover != version and rank(leftover) > rank(version)
 
     # --- waiting ---
 
@@ -275,8 +280,6 @@ class KeyReading:
         if isinstance(stream.reading, SplitReading):
             found = sorted([*stream.buffer, *found], key=itemgetter(0), reverse=reverse)
             stream.buffer.clear()
-            for version in versions:
-                self._leftovers[version.identity] = merge(self._leftovers.get(version.identity), version)
         stream.buffer += found
         stream.covered = key_of(stream.reading.after) if stream.reading.after else None
 

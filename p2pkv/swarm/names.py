@@ -2,7 +2,8 @@
 
 Theory of operation. A record lies in the leaf of its name, or still in a split page above it. The pages are asked from
 the top down, one behind the other, because records move down: what left a page before it was asked is in its child by
-then. The versions of all pages are merged by rank.
+then. The versions of all pages are merged by rank. Of many records whose versions are known already, only what is newer
+is asked for, of all pages of a level at once (`newer.py`), and of the pages that this leaves out by name.
 
 Owns nothing but the questions.
 """
@@ -10,14 +11,16 @@ Owns nothing but the questions.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 from p2pkv import messages
 from p2pkv.core.pages import ROOT, PageName, PageTree, path_of, place_of_page
 from p2pkv.core.records import Version, merge, rank
 from p2pkv.core.replication import Identity, digest_of, settle
-from p2pkv.limits import NAMES_ASKED_MAX
+from p2pkv.limits import NAMES_ASKED_MAX, PAGES_ASKED_AT_ONCE_MAX
 from p2pkv.swarm.mending import Mender
+from p2pkv.swarm.newer import Newer
 from p2pkv.swarm.page_reading import require_quorum
 from p2pkv.swarm.signing import genuine
 from p2pkv.swarm.sources import Opening, Sources
@@ -29,9 +32,11 @@ Held = dict[Identity, Version]
 class NameReader:
     """Questions by name."""
 
-    def __init__(self, sources: Sources, mender: Mender) -> None:
+    def __init__(self, sources: Sources, newer: Newer, mender: Mender) -> None:
         self._sources = sources
+        self._newer = newer
         self._mender = mender
+        self._slots = asyncio.Semaphore(PAGES_ASKED_AT_ONCE_MAX)
 
     async def read(self, key: bytes, tree: PageTree, name: bytes) -> list[Version]:
         """Every owner's version under a name, the highest rank first. Raises IncompleteError."""
@@ -60,6 +65,41 @@ class NameReader:
         children = await asyncio.gather(*(self.held(key, tree, child, share) for child, share in shares.items()))
         for child in children:
             _merge_in(held, child.values())
+
+    async def newer(self, key: bytes, tree: PageTree, page: PageName, versions: Sequence[Version]) -> Held:
+        """Of versions that a split page holds: what outranks them in the pages below it. Raises IncompleteError."""
+        held: Held = {version.identity: version for version in versions}
+        level = {page: versions}
+        while level:
+            shares = [_shares_below(above, share) for above, share in level.items()]
+            asked = {child: share for children in shares for child, share in children.items()}
+            split = await self._ask_for_newer(key, tree, asked, held)
+            level = {child: share for child, share in asked.items() if child in split}
+        return {version.identity: held[version.identity] for version in versions if held[version.identity] != version}
+
+    async def _ask_for_newer(
+        self, key: bytes, tree: PageTree, asked: Mapping[PageName, Sequence[Version]], held: Held
+    ) -> set[PageName]:
+        """Merge in what pages hold in place of versions; which of the pages are split."""
+        split = {page for page in asked if page in tree.closed}
+        found = await self._newer.ask(key, {page: share for page, share in asked.items() if page not in split})
+        for page, below in found.items():
+            _merge_in(held, (version for version in set(below.versions) if genuine(key, version)))
+            split |= {page} if below.split else set()
+        left = [page for page in asked if page not in found and page not in split]
+        names = [sorted({version.name for version in asked[page]}) for page in left]
+        are_split = await asyncio.gather(*map(partial(self._ask_apart, key, held), left, names))
+        split |= {page for page, is_split in zip(left, are_split, strict=True) if is_split}
+        tree.noticed |= split
+        return split
+
+    async def _ask_apart(self, key: bytes, held: Held, page: PageName, names: list[bytes]) -> bool:
+        """As `_ask`, of one of many pages."""
+        split = False
+        async with self._slots:
+            for start in range(0, len(names), NAMES_ASKED_MAX):
+                split |= await self._ask(key, page, names[start : start + NAMES_ASKED_MAX], held)
+        return split
 
     async def _ask(self, key: bytes, page: PageName, names: list[bytes], held: Held) -> bool:
         """Merge in what one page holds; whether it is split."""
@@ -99,3 +139,13 @@ class NameReader:
 def _merge_in(held: Held, versions: Iterable[Version]) -> None:
     for version in versions:
         held[version.identity] = merge(held.get(version.identity), version)
+
+
+def _shares_below(page: PageName, versions: Iterable[Version]) -> dict[PageName, list[Version]]:
+    """Versions by the children of their page. A stock peer's value belongs to none."""
+    shares: dict[PageName, list[Version]] = {}
+    for version in versions:
+        path = path_of(version.name)
+        if len(path) > len(page):
+            shares.setdefault(path[: len(page) + 1], []).append(version)
+    return shares

@@ -41,6 +41,7 @@ from p2pkv.swarm.leaving import Leaving
 from p2pkv.swarm.memory import collect_seldom, keep_freed_memory
 from p2pkv.swarm.moving import Mover
 from p2pkv.swarm.neighbourhood import Neighbourhood
+from p2pkv.swarm.newer import Newer, NewerHere
 from p2pkv.swarm.opening import Openings
 from p2pkv.swarm.page_writing import PageWriter
 from p2pkv.swarm.pieces import PieceReceiver
@@ -131,7 +132,9 @@ class SwarmNode:
         runs = Runs(protocol, self.calls, self.lookups)
         self.sources = Sources(protocol, runs, self.lookups, self.replica, self.neighbourhood)
         openings = Openings(self.sources, runs, self.lookups, self.replica, self.neighbourhood)
-        reader = Reader(self.sources, openings, env, self.writer.tree)
+        self.newer_here = NewerHere(holdings, self.neighbourhood)
+        newer = Newer(self.calls, self.lookups, self.newer_here, self.neighbourhood)
+        reader = Reader(self.sources, openings, newer, env, self.writer.tree)
         agreement = Agreement(
             protocol, self.lookups, acceptor, self.neighbourhood, self.writer, reader, self.identity, env
         )
@@ -212,6 +215,7 @@ class SwarmNode:
         protocol.register(messages.STORE_RECORDS, self.replica.on_store, prompt=True)
         self.calls.register(messages.STORE_RECORDS, self.replica.on_store_long)
         self.calls.register(messages.FIND_RUNS, self.replica.on_find_runs)
+        self.calls.register(messages.FIND_NEWER, self.newer_here.on_find_newer)
         protocol.register(messages.FIND_RECORDS, self.replica.on_find, prompt=True)
         protocol.register(messages.FIND_NAMES, self.replica.on_find_names, prompt=True)
         protocol.register(messages.PREPARE, acceptor.on_prepare)

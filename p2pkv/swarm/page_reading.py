@@ -84,6 +84,15 @@ class PageReading:
         """Is the page to be opened next?"""
         return self._opening is None
 
+    @property
+    def read_to(self) -> Cursor | None:
+        """As `SplitReading.read_to`: whatever is read is given out."""
+        return self.after
+
+    @property
+    def unread(self) -> bool:
+        return not self.done
+
     def offer(self, opening: Opening) -> None:
         """Take the answers to the next request for a quorum's, so that no lookup is needed."""
         self._offered = opening

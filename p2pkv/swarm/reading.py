@@ -18,6 +18,7 @@ from p2pkv.swarm.environment import Environment
 from p2pkv.swarm.key_reading import KeyReading
 from p2pkv.swarm.mending import Mender
 from p2pkv.swarm.names import NameReader
+from p2pkv.swarm.newer import Newer
 from p2pkv.swarm.opening import Openings
 from p2pkv.swarm.page_reading import Query
 from p2pkv.swarm.sources import Sources
@@ -30,13 +31,13 @@ class Reader:
     """This peer's reads of records."""
 
     def __init__(
-        self, sources: Sources, openings: Openings, env: Environment, tree_of: Callable[[bytes], PageTree]
+        self, sources: Sources, openings: Openings, newer: Newer, env: Environment, tree_of: Callable[[bytes], PageTree]
     ) -> None:
         """`tree_of` tells what this peer believes of a key's pages."""
         self.mender = Mender()
         self._sources = sources
         self._openings = openings
-        self._names = NameReader(sources, self.mender)
+        self._names = NameReader(sources, newer, self.mender)
         self._env = env
         self._tree_of = tree_of
         self.summing: Summing | None = None  # of many pages at once

@@ -535,4 +535,5 @@ class StoreConformance:
         for name in NAMES:
             named = sorted((v for v in versions if v.name == name), key=lambda v: v.owner)
             assert await store.read_name(place, name) == named
+            assert await store.read_names(place, [b"none", name, name]) == [[], named, named]
             assert (await store.read_register(place, name) or b"") == model.registers.get((place, name), b"")

@@ -216,6 +216,14 @@ def genuine_calls(peer: Peer) -> list[tuple[bytes, bytes]]:
     requests: dict[bytes, Any] = {
         b"p2pkv_store_records": messages.StoreRecords(b"fuzzed", versions, force=True, depths=bytes(3)),
         b"p2pkv_find_runs": messages.FindRuns([messages.FindRecords(place_of_page(b"fuzzed", page)) for page in PAGES]),
+        b"p2pkv_find_newer": messages.FindNewer(
+            [
+                messages.KnownNames(
+                    place_of_page(b"fuzzed", page), [v.name for v in versions], bytes(16 * len(versions))
+                )
+                for page in PAGES
+            ]
+        ),
         b"p2pkv_holds": messages.Holds(bytes(10 * 20)),
     }
     assert set(requests) == set(peer.node.calls.methods()), "a method that is not fuzzed"
