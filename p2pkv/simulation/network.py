@@ -56,6 +56,7 @@ class Network:
         self._sockets: dict[Address, SimTransport] = {}
         self._silent: set[str] = set()
         self._group_of: dict[str, int] = {}
+        self._everywhere: set[str] = set()
         self._trace = hashlib.blake2b(digest_size=16)
 
     # --- sockets ---
@@ -110,8 +111,9 @@ class Network:
     def restore(self, host: str) -> None:
         self._silent.discard(host)
 
-    def partition(self, groups: Sequence[Collection[str]]) -> None:
-        """Hosts of different groups are cut off from each other; those of no group form one more."""
+    def partition(self, groups: Sequence[Collection[str]], *, but: Collection[str] = ()) -> None:
+        """Hosts of different groups are cut off from each other, `but` from nobody; those of no group form one more."""
+        self._everywhere = set(but)
         self._group_of = {host: number for number, group in enumerate(groups) for host in group}
 
     def heal(self) -> None:
@@ -157,6 +159,8 @@ class Network:
     def _connected(self, one: str, other: str) -> bool:
         if one in self._silent or other in self._silent:
             return False
+        if one in self._everywhere or other in self._everywhere:
+            return True
         return self._group_of.get(one, -1) == self._group_of.get(other, -1)
 
 

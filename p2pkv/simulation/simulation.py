@@ -158,9 +158,10 @@ class Simulation(Generic[P]):
         """It is back, with what it knew."""
         self.network.restore(self.seats[index].address[0])
 
-    def partition(self, groups: Sequence[Sequence[int]]) -> None:
-        """Cut the swarm into these groups; peers of none form one more."""
-        self.network.partition([{self.seats[index].address[0] for index in group} for group in groups])
+    def partition(self, groups: Sequence[Sequence[int]], *, but: Sequence[int] = ()) -> None:
+        """Cut the swarm into these groups; peers of none form one more. Those of `but` reach everybody."""
+        cut = [{self.seats[index].address[0] for index in group} for group in groups]
+        self.network.partition(cut, but={self.seats[index].address[0] for index in but})
 
     def heal(self) -> None:
         """End the partition."""

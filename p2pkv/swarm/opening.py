@@ -1,15 +1,17 @@
 """Opens many pages of a key at once, without a lookup for each.
 
 Theory of operation. A peer that has met its swarm knows the k replicas of every page. So it asks a read quorum of each
-page's and a spare one for the page's first run, all pages in a few messages to each contact (`runs.py`). Where that
-brings no quorum soon, because a datagram was lost or a peer has died, all replicas of the page are asked. Such a page
-is opened as one would be by a lookup that found the same replicas; a page is left to its lookup where
+page's for the page's first run, all pages in a few messages to each contact (`runs.py`). Where somebody does not answer
+while others do, because a datagram was lost or it has died, others are asked in its place, and from then on it is asked
+last. Answerers whose opinion of the replicas differs name them: then a read quorum of theirs must be heard as well
+(`core/views.py`), as writers of that opinion may have counted those. A page is left to its lookup where
 
-- an answerer is none of its replicas, or has another opinion of who they are,
+- too few of the replicas that anybody names can be asked, or answer,
 - versions wait in batches, which must be settled first,
-- no quorum says the same, or others hold what that quorum does not have.
+- no such quorum says the same, or others hold what it does not have.
 
-A split page needs no agreement: what a quorum says of it is united, whatever it is.
+A split page needs no agreement: what is heard of it is united, whatever it is. Who says that it is none of the
+replicas, or knows too few peers to tell, is not heard at all.
 
 Owns the choice of whom to ask, and when to ask more of them. Changes nothing.
 """
@@ -26,8 +28,9 @@ import msgspec
 
 from p2pkv.core.pages import PageName
 from p2pkv.core.replication import read_quorum, within
+from p2pkv.core.views import Views
 from p2pkv.ids import Place
-from p2pkv.limits import OPENING_PATIENCE_S, OPENING_QUIET_S, OPENING_SPARES, OPENING_TURN_S
+from p2pkv.limits import OPENING_FEW_PAGES, OPENING_PATIENCE_S, OPENING_QUIET_S, OPENING_SPARES, OPENING_TURN_S
 from p2pkv.messages import FindRecords, FindRecordsReply
 from p2pkv.outcomes import Order
 from p2pkv.swarm.contact import Contact
@@ -35,7 +38,8 @@ from p2pkv.swarm.lookup import Lookups
 from p2pkv.swarm.neighbourhood import Neighbourhood
 from p2pkv.swarm.replica import Replica
 from p2pkv.swarm.runs import Runs
-from p2pkv.swarm.sources import LocalSource, Opening, Source, Sources
+from p2pkv.swarm.sources import LocalSource, Opening, Source, Sources, view_of
+from p2pkv.wire import NodeTuple
 
 Requests = Mapping[PageName, FindRecords]
 Found = dict[PageName, Opening]
@@ -73,14 +77,28 @@ class Openings:
         here, k = self._neighbourhood.keeps(place), self._neighbourhood.k
         if len(contacts) + here < k:
             return None  # who counts as a replica in so small a swarm, only a lookup can tell
-        silent = self._lookups.silences.is_silent
-        able = [contact for contact in contacts if contact.bulk and not silent(contact)]
+        able = [contact for contact in contacts if self._able(contact)]
         if len(able) + here < read_quorum(k):
             return None
-        return Page(msgspec.structs.replace(request, view=view), able, here, k)
+        own = [contact.id for contact in contacts] + [self._neighbourhood.node_id] * here
+        return Page(msgspec.structs.replace(request, view=view), Views(place, k, own), able, here)
 
-    def quick(self, contact: Contact) -> bool:
-        return not self._runs.keeps_waiting(contact)
+    def _able(self, contact: Contact) -> bool:
+        return contact.bulk and not self._lookups.silences.is_silent(contact)
+
+    def named(self, nodes: Iterable[NodeTuple]) -> list[Contact]:
+        """Those of the named that can be asked."""
+        return [contact for _, contact in self._lookups.contacts_of(nodes) if self._able(contact)]
+
+    def keeps_waiting(self, contact: Contact) -> bool:
+        return self._runs.keeps_waiting(contact)
+
+    def doubt(self, contact: Contact) -> None:
+        self._runs.doubt(contact)
+
+    def patience_s(self, contacts: Iterable[Contact]) -> float:
+        """How long to wait until the quickest of some contacts has answered."""
+        return max(OPENING_PATIENCE_S, min(map(self._lookups.patience_s, contacts), default=0.0))
 
     def begin(self, contact: Contact, request: FindRecords) -> asyncio.Future[FindRecordsReply]:
         return self._runs.begin(contact, request)
@@ -94,50 +112,64 @@ class Openings:
         while pages:
             replies = await self._replica.find_runs([page.request for page in pages])
             for page, reply in zip(pages, replies, strict=False):
-                page.heard.append((here, reply))
+                page.heard[self._neighbourhood.node_id] = here, reply
             pages = pages[len(replies) :]
 
 
 class Page:
     """One page being opened."""
 
-    __slots__ = ("done", "heard", "here", "k", "opening", "request", "spares", "waiting")
+    __slots__ = ("asked", "done", "heard", "here", "opening", "request", "spares", "views", "waiting")
 
-    def __init__(self, request: FindRecords, spares: list[Contact], here: bool, k: int) -> None:
+    def __init__(self, request: FindRecords, views: Views, spares: list[Contact], here: bool) -> None:
         self.request = request
-        self.spares = spares  # replicas that are not asked yet
+        self.views = views
+        self.spares = spares  # those who are not asked yet
         self.here = here
-        self.k = k
-        self.heard: list[tuple[Source, FindRecordsReply]] = []
-        self.waiting: set[asyncio.Future[FindRecordsReply]] = set()
+        self.asked: set[bytes] = set()
+        self.heard: dict[bytes, tuple[Source, FindRecordsReply]] = {}
+        self.waiting: dict[Contact, asyncio.Future[FindRecordsReply]] = {}
         self.opening: Opening | None = None
         self.done = False
 
+    def hear(self, contact: Contact, source: Source, reply: FindRecordsReply) -> bool:
+        """Take an answer. True where it shows another view of the replicas than those that were known.
+
+        Somebody who is none of the replicas, or knows too few peers to tell, is not heard, but that view counts.
+        """
+        view = view_of(contact.id, reply)
+        if view and len(view) != self.views.k:
+            return False
+        if reply.mine:
+            self.heard[contact.id] = source, reply
+        return bool(view) and self.views.add(view)
+
     def judge(self) -> None:
         """Is it open, or can it not be opened so?"""
-        if any(reply.batches for _, reply in self.heard):
+        if any(reply.batches for _, reply in self.heard.values()):
             self.done = True
             return
-        quorum = read_quorum(self.k)
-        if len(self.heard) < quorum:
+        quorum = read_quorum(self.views.k)
+        if len(self.heard) < quorum or self.views.unmet(self.heard.keys()):
             return
-        split = any(reply.split for _, reply in self.heard)
-        agreeing = self.heard if split else self._agreeing(quorum)
+        split = any(reply.split for _, reply in self.heard.values())
+        agreeing = list(self.heard) if split else self.views.cover(self._agreeing())
         if agreeing:
-            sources, replies = [source for source, _ in agreeing], [reply for _, reply in agreeing]
-            self.opening = Opening(sources, list(replies), self.k, quorum)
+            sources, replies = zip(*(self.heard[node_id] for node_id in agreeing), strict=True)
+            self.opening = Opening(list(sources), list(replies), self.views.k, quorum, enough=list(sources))
             self.done = True
 
-    def _agreeing(self, quorum: int) -> list[tuple[Source, FindRecordsReply]]:
-        """A quorum that says the same, where nobody else has anything beside it."""
-        groups: dict[tuple[bytes, bool], list[tuple[Source, FindRecordsReply]]] = {}
-        for source, reply in self.heard:
-            groups.setdefault((reply.digest, reply.more), []).append((source, reply))
+    def _agreeing(self) -> list[bytes]:
+        """Those who say the same as most do, where nobody else has anything beside it."""
+        groups: dict[tuple[bytes, bool], list[bytes]] = {}
+        for node_id, (_, reply) in self.heard.items():
+            groups.setdefault((reply.digest, reply.more), []).append(node_id)
+        if len(groups) == 1:
+            return list(self.heard)
         group = max(groups.values(), key=len)
-        if len(group) < quorum:
-            return []
-        others = [reply for _, reply in self.heard if not any(reply is agreed for _, agreed in group)]
-        return [] if any(self._beside(group[0][1], other) for other in others) else group
+        agreed = self.heard[group[0]][1]
+        others = [reply for node_id, (_, reply) in self.heard.items() if node_id not in group]
+        return [] if any(self._beside(agreed, other) for other in others) else group
 
     def _beside(self, agreed: FindRecordsReply, other: FindRecordsReply) -> bool:
         """Does the other hold something, as far as the agreed run goes, that is not in it?"""
@@ -150,12 +182,6 @@ class Page:
         )
 
 
-def _trusted(reply: FindRecordsReply) -> bool:
-    """Is it a replica's, and is that of the same opinion who the others are? Where it knows some of them to be dead,
-    writers have others in their places, which a quorum of these need not meet."""
-    return reply.mine and not reply.nodes
-
-
 class _Together:
     """One opening of many pages."""
 
@@ -164,6 +190,8 @@ class _Together:
         self._pages = {name: page for name, request in requests.items() if (page := openings.page(request)) is not None}
         self._left = set(self._pages)
         self._loads: Counter[bytes] = Counter()
+        self._owing: Counter[Contact] = Counter()  # answers
+        self._late: set[Contact] = set()  # those who owed theirs while nobody answered any more
         self._began_s = asyncio.get_running_loop().time()
         self._first_s = self._heard_s = 0.0  # when the first answer came, and the last
         self._finished = asyncio.Event()
@@ -173,16 +201,20 @@ class _Together:
 
     async def run(self) -> None:
         await self._openings.own([page for page in self._pages.values() if page.here])
+        spares = OPENING_SPARES if len(self._pages) <= OPENING_FEW_PAGES else 0
         try:
             for name, page in self._pages.items():
-                self._ask(name, page, read_quorum(page.k) - page.here + OPENING_SPARES)
+                self._ask_enough(name, page, spares)
             self._look()
-            if not await self._wait_while_answers_come(OPENING_PATIENCE_S):
-                self._ask_all(list(self._left))
-                await self._wait_while_answers_come(OPENING_QUIET_S)
+            while not await self._wait_while_answers_come(self._openings.patience_s(self._owing)):
+                if not self._ask_others():
+                    await self._wait_while_answers_come(OPENING_QUIET_S)
+                    break
         finally:
+            for contact in self._owing:
+                self._openings.doubt(contact)
             for page in self._pages.values():
-                for future in page.waiting:
+                for future in page.waiting.values():
                     future.cancel()
 
     async def _wait_while_answers_come(self, patience_s: float) -> bool:
@@ -199,37 +231,73 @@ class _Together:
                     await self._finished.wait()
         return True
 
-    def _ask_all(self, names: Iterable[PageName]) -> None:
-        for name in names:
-            page = self._pages[name]
-            self._ask(name, page, len(page.spares))
-            self._finish_where_nobody_is_left(name, page)
+    def _ask_others(self) -> bool:
+        """Ask others in the place of all who are late; is there anybody?"""
+        self._late.update(self._owing)
+        left = [(name, page) for name, page in self._pages.items() if name in self._left]
+        return sum(self._ask_enough(name, page, 0) for name, page in left) > 0
 
-    def _ask(self, name: PageName, page: Page, count: int) -> None:
-        """Some of the replicas that were not asked yet: those that answer quickly, and that have least to do."""
-        page.spares.sort(key=lambda contact: (not self._openings.quick(contact), self._loads[contact.id]))
-        asked, page.spares = page.spares[:count], page.spares[count:]
-        for contact in asked:
-            self._loads[contact.id] += 1
-            future = self._openings.begin(contact, page.request)
-            page.waiting.add(future)
-            future.add_done_callback(partial(self._answered, name, page, contact))
+    def _ask_enough(self, name: PageName, page: Page, more: int) -> int:
+        """As many as there must be for a quorum of every view, and some more; how many were asked?
+
+        Those first who answer quickly, whom most views name, and who have least to do.
+        """
+        counted = {*page.heard, *(contact.id for contact in page.waiting if contact not in self._late)}
+        asked = 0
+        for contact in self._in_order(page):
+            unmet = page.views.unmet(counted)
+            if not any(contact.id in view for view in unmet):
+                if more <= 0:
+                    continue
+                more -= 1
+            counted.add(contact.id)
+            self._ask(name, page, contact)
+            asked += 1
+        return asked
+
+    def _in_order(self, page: Page) -> list[Contact]:
+        waits, loads, views = self._openings.keeps_waiting, self._loads, page.views
+        return sorted(page.spares, key=lambda contact: (waits(contact), -views.naming(contact.id), loads[contact.id]))
+
+    def _ask(self, name: PageName, page: Page, contact: Contact) -> None:
+        page.spares.remove(contact)
+        page.asked.add(contact.id)
+        self._loads[contact.id] += 1
+        self._owing[contact] += 1
+        future = page.waiting[contact] = self._openings.begin(contact, page.request)
+        future.add_done_callback(partial(self._answered, name, page, contact))
 
     def _answered(self, name: PageName, page: Page, contact: Contact, future: asyncio.Future[FindRecordsReply]) -> None:
-        page.waiting.discard(future)
+        del page.waiting[contact]
+        if future.cancelled():
+            return
         self._heard_s = asyncio.get_running_loop().time()
         self._first_s = self._first_s or self._heard_s
-        if page.done or future.cancelled():
+        self._owing[contact] -= 1
+        if not self._owing[contact]:
+            del self._owing[contact]
+        self._late.discard(contact)
+        if page.done:
             return
-        if future.exception() is None and _trusted(future.result()):
-            page.heard.append((self._openings.remote(contact), future.result()))
-            page.judge()
+        if future.exception() is None:
+            self._take(name, page, contact, future.result())
+        else:
+            self._ask_enough(name, page, 0)
         self._finish_where_nobody_is_left(name, page)
+
+    def _take(self, name: PageName, page: Page, contact: Contact, reply: FindRecordsReply) -> None:
+        if page.hear(contact, self._openings.remote(contact), reply):
+            known = {*page.asked, *(other.id for other in page.spares)}
+            page.spares += [other for other in self._openings.named(reply.nodes) if other.id not in known]
+        page.judge()
+        if not page.done:
+            disagree = not page.views.unmet(page.heard.keys())
+            self._ask_enough(name, page, len(page.spares) if disagree else 0)
 
     def _finish_where_nobody_is_left(self, name: PageName, page: Page) -> None:
         """A page is over when it is open, or when all have spoken; those that were not asked yet are asked first."""
         if not page.done and not page.waiting:
-            self._ask(name, page, len(page.spares))
+            self._ask_enough(name, page, len(page.spares))
             page.done = not page.waiting
         if page.done:
             self._left.discard(name)

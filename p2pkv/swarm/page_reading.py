@@ -122,8 +122,8 @@ class PageReading:
         request = self._ask(until=until, limit=limit)
         check = msgspec.structs.replace(request, digest_only=True)
         hearing = Hearing(
-            opening.sources,
-            opening.quorum,
+            opening.enough or opening.sources,
+            len(opening.enough) or opening.quorum,
             lambda source: self._stretch(source, request),
             lambda source: source.find(check),
         )

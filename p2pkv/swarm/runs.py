@@ -43,6 +43,7 @@ class Runs:
         self._lookups = lookups
         self._queues: dict[Contact, _Queue] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
         self._loop = asyncio.get_running_loop()
 
     async def find(self, contact: Contact, request: messages.FindRecords) -> Reply:
@@ -67,13 +68,25 @@ class Runs:
         return future
 
     def keeps_waiting(self, contact: Contact) -> bool:
-        """Has it owed an answer for so long that it may be dead?"""
+        """Has it owed an answer for so long, or while so many others answered, that it may be dead?"""
         queue = self._queues.get(contact)
-        return queue is not None and queue.calls > 0 and self._loop.time() - queue.heard_s > RUNS_DOUBT_S
+        if queue is None or not queue.calls:
+            return False
+        return queue.doubted or self._loop.time() - queue.heard_s > RUNS_DOUBT_S
+
+    def doubt(self, contact: Contact) -> None:
+        """Others have answered what this one owes: until it answers something, it is asked where nobody else can be."""
+        queue = self._queues.get(contact)
+        if queue is not None:
+            queue.doubted = queue.calls > 0
 
     def _turn(self, contact: Contact, queue: _Queue) -> None:
         """Send what waits, as far as calls may be under way."""
         queue.soon = False
+        if self._closed:
+            for _, future in queue.waiting:
+                _fail(future, _stopping())
+            queue.waiting.clear()
         while queue.waiting and queue.calls < RUNS_CALLS_AT_ONCE_MAX:
             part = _first(queue.waiting, RUNS_ASKED_MAX)
             if not part:
@@ -91,6 +104,7 @@ class Runs:
         asked_s = self._loop.time()
         try:
             replies = await self._ask(contact, [request for request, _ in part])
+            queue.doubted = False
             for (_, future), reply in zip(part, replies, strict=False):
                 _settle(future, reply)
             queue.waiting.extendleft(reversed(part[len(replies) :]))
@@ -100,6 +114,10 @@ class Runs:
                 part += _first(queue.waiting, RUNS_WAITING_MAX)
             for _, future in part:
                 _fail(future, error)
+        except asyncio.CancelledError:
+            for _, future in part:
+                _fail(future, _stopping())
+            raise
         except Exception as error:
             for _, future in part:
                 _fail(future, RemoteError("failed", repr(error)))
@@ -119,6 +137,9 @@ class Runs:
         return reply.replies
 
     async def close(self) -> None:
+        """End all calls; whoever waits for them, or asks from now on, is told so."""
+        self._closed = True
+        await asyncio.sleep(0)  # a task that is cancelled before its first step would tell nobody
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -127,13 +148,14 @@ class Runs:
 class _Queue:
     """What is to be asked of one contact."""
 
-    __slots__ = ("calls", "heard_s", "soon", "waiting")
+    __slots__ = ("calls", "doubted", "heard_s", "soon", "waiting")
 
     def __init__(self) -> None:
         self.waiting: deque[_Waiting] = deque()
         self.calls = 0  # under way
         self.heard_s = 0.0  # when a call was answered, or the first one sent
         self.soon = False  # a turn is coming
+        self.doubted = False  # it may be dead
 
 
 def _first(waiting: deque[_Waiting], count: int) -> list[_Waiting]:
@@ -144,6 +166,10 @@ def _first(waiting: deque[_Waiting], count: int) -> list[_Waiting]:
         if not future.done():
             part.append((request, future))
     return part
+
+
+def _stopping() -> RemoteError:
+    return RemoteError("failed", "the peer stops")
 
 
 def _settle(future: asyncio.Future[Reply], reply: Reply) -> None:

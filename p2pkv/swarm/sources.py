@@ -16,6 +16,7 @@ from p2pkv import messages
 from p2pkv.core.pages import PageName, place_of_page
 from p2pkv.core.records import Version
 from p2pkv.core.replication import read_quorum
+from p2pkv.core.views import Views
 from p2pkv.errors import IncompleteError, RemoteError, UnreachableError
 from p2pkv.ids import Place
 from p2pkv.limits import (
@@ -104,6 +105,8 @@ class Opening:
     quorum: int  # how many must be heard for a complete answer
     failures: list[str] = field(default_factory=list)
     strangers: int = 0  # peers that answered and are none of the replicas
+    enough: list[Source] = field(default_factory=list)  # where views differ: all of these make a quorum of each
+    apart: bool = False  # some view has no quorum here, and others of it may answer
 
     @property
     def split(self) -> bool:
@@ -175,7 +178,17 @@ class Sources:
         opening = await self._open(request, all_replicas=False, deadline_s=None)
         if opening.strangers and len(opening.sources) < opening.quorum:
             return await self._open_waiting(request)
-        return opening
+        return await self._of_every_view(request, opening)
+
+    async def _of_every_view(self, request: messages.FindRecords | messages.FindNames, opening: Opening) -> Opening:
+        """Hear all replicas, where some of a view that has no quorum yet may be among them.
+
+        No more than that can be had: a view of somebody who does not know yet who is dead must not keep reads waiting.
+        """
+        if not opening.apart:
+            return opening
+        wider = await self._open(request, all_replicas=True, deadline_s=None)
+        return wider if len(wider.sources) >= wider.quorum else opening
 
     async def _open_waiting(self, request: messages.FindRecords | messages.FindNames) -> Opening:
         """Wait for all replicas; try again where all were silent but others were not: they may have been too busy."""
@@ -202,7 +215,7 @@ class Sources:
         opening = await self._open(request, all_replicas=True, deadline_s=BEYOND_QUORUM_S if enough else None)
         if len(opening.sources) < opening.quorum and (enough or opening.strangers):
             return await self._open_waiting(request)
-        return opening
+        return await self._of_every_view(request, opening)
 
     async def _open(
         self,
@@ -225,7 +238,7 @@ class Sources:
         own = [await _ask(LocalSource(self._replica), request)] if here else []
         found = await self._lookups.ask(place, question, need=need, eager=all_replicas)
         self._lookups.require_swarm()  # again: the silence of most may have shown just now
-        return self._opening(found, own, waited=all_replicas and deadline_s is None)
+        return self._opening(place, found, own, waited=all_replicas and deadline_s is None)
 
     def _question(
         self, request: messages.FindRecords | messages.FindNames, place: Place, deadline_s: float | None
@@ -261,7 +274,7 @@ class Sources:
     def _quorum(self, replicas: int) -> int:
         return read_quorum(min(self._neighbourhood.k, replicas)) if replicas else 0
 
-    def _opening(self, found: Found, own: list[Reply], *, waited: bool) -> Opening:
+    def _opening(self, place: Place, found: Found, own: list[Reply], *, waited: bool) -> Opening:
         replicas = min(self._neighbourhood.k, found.replicas + len(own))
         quorum = self._quorum(replicas)
         heard: list[tuple[Source, Reply]] = [(LocalSource(self._replica), reply) for reply in own]
@@ -276,7 +289,35 @@ class Sources:
         if waited and 0 < len(heard) < quorum:
             heard += strangers
         sources, replies = [source for source, _ in heard], [reply for _, reply in heard]
-        return Opening(sources, replies, replicas, quorum, failures, len(strangers))
+        opening = Opening(sources, replies, replicas, quorum, failures, len(strangers))
+        if any(reply.nodes for reply in replies):
+            self._compare_views(place, opening)
+        return opening
+
+    def _compare_views(self, place: Place, opening: Opening) -> None:
+        """Where answerers differ from this peer about who the replicas are: is a quorum of each view heard?"""
+        k, (_, contacts) = self._neighbourhood.k, self._neighbourhood.view(place)
+        here = self._neighbourhood.keeps(place)
+        if len(contacts) + here < k:
+            return
+        own_id = self._neighbourhood.node_id
+        views = Views(place, k, [contact.id for contact in contacts] + [own_id] * here)
+        heard: dict[bytes, Source] = {}
+        others = {contact.id for contact in contacts if not self._lookups.silences.is_silent(contact)}
+        for source, reply in zip(opening.sources, opening.replies, strict=True):
+            node_id = source.contact.id if isinstance(source, RemoteSource) else own_id
+            heard[node_id] = source
+            others.update(node_id for node_id, _ in self._lookups.contacts_of(reply.nodes))
+            view = view_of(node_id, reply)
+            if len(view) == k:
+                views.add(view)
+        opening.enough = [heard[node_id] for node_id in views.cover(list(heard))]
+        opening.apart = any(view & others - heard.keys() for view in views.unmet(heard.keys()))
+
+
+def view_of(node_id: bytes, reply: Reply) -> list[bytes]:
+    """Whom an answerer takes for the replicas of a page, where it differs from the asker; empty where it does not."""
+    return [node.node_id for node in reply.nodes] + [node_id] * reply.mine if reply.nodes else []
 
 
 async def _ask_within(

@@ -11,7 +11,7 @@ import pytest
 from p2pkv import messages
 from p2pkv.core.pages import place_of_page
 from p2pkv.core.records import content_hash
-from p2pkv.errors import RemoteError
+from p2pkv.errors import P2pkvError, RemoteError
 from p2pkv.limits import RUN_BYTES_MAX, RUNS_ASKED_MAX, RUNS_BYTES_MAX, RUNS_RECORDS_MAX
 from p2pkv.outcomes import BatchChange, Record
 from p2pkv.peer import Peer
@@ -81,6 +81,22 @@ def test_a_peer_that_dies_while_it_is_read_from_costs_nothing_but_time() -> None
             return got
 
         assert swarm.run(read()) == numbers(0, RECORDS)
+
+
+def test_a_reader_that_stops_in_the_middle_ends_its_reads() -> None:
+    with SimSwarm(20, seed=3) as swarm:
+        make(swarm, 300)
+        peer = swarm.peers[3]
+
+        async def read() -> None:
+            reading = asyncio.create_task(values(peer.get("k")))
+            while not peer.node.sources._runs._tasks:
+                await asyncio.sleep(0.001)
+            await peer.stop()
+            with pytest.raises(P2pkvError):
+                await asyncio.wait_for(reading, 60)
+
+        swarm.run(read())
 
 
 def test_what_was_committed_in_a_batch_is_read_though_its_page_is_opened_with_others() -> None:

@@ -1,0 +1,105 @@
+"""Keys of many pages read while peers differ about who the replicas are: all pages together, and nothing missing."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from p2pkv.core.pages import place_of_page
+from p2pkv.core.records import content_hash
+from p2pkv.ids import Place, distance
+from p2pkv.limits import CONTACT_FAILURES_MAX, K_DEFAULT
+from p2pkv.storage.interface import DropVersion, RangeQuery
+from p2pkv.testing import SimSwarm
+from tests.pages.checker import values
+from tests.pages.test_counting import make
+from tests.pages.test_reading_together import first_value_s
+from tests.pages.test_splits import numbers
+
+RECORDS = 600
+PEERS = 20
+READER, WRITER = 3, 4
+
+
+def nearest(swarm: SimSwarm, place: bytes) -> list[int]:
+    """The peers by their distance from a place."""
+    return sorted(range(PEERS), key=lambda index: distance(swarm.peers[index].node.identity.node_id, Place(place)))
+
+
+# --- the dead ---
+
+
+@pytest.mark.parametrize("since_s", [0, 25])
+def test_pages_are_opened_together_whoever_knows_of_the_dead(since_s: float) -> None:
+    with SimSwarm(PEERS, seed=1) as swarm:
+        make(swarm, RECORDS)
+        reader = swarm.peers[READER]
+        assert swarm.run(values(reader.get("k"))) == numbers(0, RECORDS)
+        for index in range(PEERS - 7, PEERS):
+            swarm.kill(index)
+        swarm.run_for(seconds=since_s)
+        asked = reader.node.counters()["requests_sent"]
+        assert swarm.run(first_value_s(reader.get("k"))) < 2, "a few round trips of 100 ms, and one patience"
+        assert reader.node.counters()["requests_sent"] - asked < 100, "no lookup for each of the 256 pages"
+        assert swarm.run(values(reader.get("k"))) == numbers(0, RECORDS)
+
+
+# --- those whom some take for dead ---
+
+
+def test_what_was_acknowledged_by_others_in_the_place_of_replicas_is_read_by_who_hears_these() -> None:
+    """Three peers are cut off from all but the reader. So others keep their records, and the reader hears both."""
+    with SimSwarm(PEERS, seed=1) as swarm:
+        make(swarm, RECORDS)
+        reader, writer = swarm.peers[READER], swarm.peers[WRITER]
+        assert swarm.run(values(reader.get("k"))) == numbers(0, RECORDS)
+        assert swarm.run(values(writer.get("k"))) == numbers(0, RECORDS)
+        replicas = [nearest(swarm, place_of_page(b"k", page)) for page in writer.node.writer.tree(b"k").leaves()]
+        cut = next(three for three in (near[:3] for near in replicas) if not {READER, WRITER} & {*three})
+        assert sum({*cut} <= {*near[:K_DEFAULT]} for near in replicas) > 32, "many pages have all three as replicas"
+        swarm.partition([cut], but=[READER])
+        swarm.run(miss(swarm, cut))
+        later = numbers(RECORDS, RECORDS)
+
+        async def put() -> None:
+            assert all([outcome.reached async for outcome in writer.put_many("k", later)])
+
+        swarm.run(put())
+        swarm.run(forget(swarm, {*later}, cut))
+        assert swarm.run(values(reader.get("k"))) == numbers(0, 2 * RECORDS)
+
+
+async def miss(swarm: SimSwarm, cut: list[int]) -> None:
+    """Let all but the reader ask for these in vain until they have forgotten them."""
+    gone = [swarm.peers[index].node for index in cut]
+    others = [peer for index, peer in enumerate(swarm.peers) if index not in {READER, *cut}]
+    tables = [peer.node.server.protocol for peer in others]
+    for _ in range(CONTACT_FAILURES_MAX):
+        calls = [
+            table.call_ping(table.contact_for(node.identity.node_id, node.server.bound[0]))
+            for table in tables
+            for node in gone
+        ]
+        assert not any(happened for happened, _ in await asyncio.gather(*calls))
+    ids = {node.identity.node_id for node in gone}
+    assert not any(ids & {contact.id for contact in table.router.contacts()} for table in tables)
+
+
+async def forget(swarm: SimSwarm, new: set[bytes], cut: list[int]) -> None:
+    """All but a write quorum of those who keep a new record lose it: first those keep it who stand in for others."""
+    holders: dict[tuple[Place, bytes], list[int]] = {}
+    for index, peer in enumerate(swarm.peers):
+        for page in await peer.node.store.pages(limit=10_000):
+            for version in (await peer.node.store.read(RangeQuery(page.place))).versions:
+                if version.body in new:
+                    holders.setdefault((page.place, version.body), []).append(index)
+    for (place, body), kept_by in holders.items():
+        assert not set(kept_by) & set(cut)
+        replicas = nearest(swarm, place)[:K_DEFAULT]
+        kept_by.sort(key=lambda index: (index in replicas, -replicas.index(index) if index in replicas else 0))
+        for index in kept_by[K_DEFAULT // 2 + 1 :]:
+            store = swarm.peers[index].node.store
+            for version in (await store.read(RangeQuery(place))).versions:
+                if version.body == body:
+                    await store.commit([DropVersion(place, *version.identity, content_hash(version))])
