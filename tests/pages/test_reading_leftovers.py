@@ -165,6 +165,8 @@ def test_nor_does_it_where_datagrams_are_lost_and_one_replica_is_dead() -> None:
     with SimSwarm(16, seed=5) as swarm:
         expected = replaced(swarm)
         swarm.network.weather.loss = 0.05
+        holders = [swarm.peers.index(peer) for peer in replicas(swarm, PLACE)]
+        swarm.kill(next(index for index in holders if index != READER))
         for order, reverse in ORDERS:
             got = swarm.run(state(swarm.peers[READER], order, reverse=reverse))
             assert (len(got), dict(got)) == (len(expected), expected)
