@@ -158,11 +158,15 @@ class _Batch:
         return not self._open
 
     def work(self, writer: BatchWriter) -> list[Coroutine[Any, Any, None]]:
-        """What is to be done, this peer's own share first."""
-        here = [index for index, site in enumerate(self.sites) if site.here]
+        """What is to be done, this peer's own share first.
+
+        Page by page: what was signed together lies close together, and is verified in one go.
+        """
+        order = sorted(range(len(self.pages)), key=self.pages.__getitem__)
+        here = [index for index in order if self.sites[index].here]
         shares: dict[bytes, tuple[Contact, list[int]]] = {}
-        for index, site in enumerate(self.sites):
-            for contact in site.contacts:
+        for index in order:
+            for contact in self.sites[index].contacts:
                 shares.setdefault(contact.id, (contact, []))[1].append(index)
         own = [writer.keep(self, here)] if here else []
         return own + [
