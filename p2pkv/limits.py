@@ -104,6 +104,7 @@ LOOKUP_LINGER_S = 10.0  # how long a lookup goes on behind its outcome: twice a 
 SILENT_CONTACTS_MAX = 1024  # contacts remembered as silent, so that lookups pass them by
 SILENT_S = 2.0  # until it is probed, doubled at every further silence: three of them evict it in some 10 s
 SILENT_S_MAX = 900.0
+RETURNED_S = 30.0  # after a silence: until then a peer has compared with its neighbours, and has what it missed
 PROBE_INTERVAL_S = 1.0  # how often a peer with lookups to do looks whom to probe
 PROBES_AT_ONCE_MAX = 8
 

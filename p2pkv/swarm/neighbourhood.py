@@ -5,6 +5,7 @@ Owns the one definition of "the replicas of a place" that writers, readers and r
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from blake3 import blake3
@@ -43,6 +44,7 @@ class Neighbourhood:
         self.stores = stores
         self._router = router
         self._pictures: dict[bytes, Picture] = {}
+        self.doubts: Callable[[Contact], bool] = _nobody  # is it silent, or was it lately?
 
     def nearest(self, place: bytes) -> list[Contact]:
         """The contacts among the k nearest peers of a place, nearest first, this peer not counted."""
@@ -61,6 +63,18 @@ class Neighbourhood:
         """A short hash of who the replicas are, equal for two peers of the same opinion, and the contacts of it."""
         picture = self._picture(place)
         return picture.view, picture.contacts
+
+    def differing(self, place: Place, view: bytes) -> list[NodeTuple]:
+        """Who this peer takes for the replicas besides itself, where an asker of some view is to know it.
+
+        Those in doubt are left out, since writers leave them out: what they were given the others may lack, and what
+        was given to others in their place they may lack.
+        """
+        picture = self._picture(place)
+        if any(map(self.doubts, picture.contacts)):
+            sure = [contact for contact in self._router.nearest(place, 2 * self.k) if not self.doubts(contact)]
+            picture = self._take_picture(place, sure[: self.k])
+        return [] if picture.view == view else node_tuples(picture.contacts)
 
     def _picture(self, place: bytes) -> Picture:
         """Taken anew only where the table has changed: every request of a page asks for it several times."""
@@ -83,6 +97,10 @@ class Neighbourhood:
             ids.append(self.node_id)
         ids.sort()
         return Picture(nearest, contacts, here, blake3(b"".join(ids)).digest(length=VIEW_BYTES))
+
+
+def _nobody(_: Contact) -> bool:
+    return False
 
 
 def node_tuples(contacts: list[Contact]) -> list[NodeTuple]:

@@ -36,7 +36,7 @@ from p2pkv.swarm.bulk_calls import BulkCalls
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.holdings import Holdings
 from p2pkv.swarm.lookup import Lookups
-from p2pkv.swarm.neighbourhood import Neighbourhood, node_tuples
+from p2pkv.swarm.neighbourhood import Neighbourhood
 from p2pkv.swarm.runs import check_batches
 
 
@@ -80,8 +80,7 @@ class NewerHere:
                 await asyncio.sleep(0)
         # Asked behind the reading: records leave a split page, and what was read must not lack them unawares.
         split = (await self._holdings.of(place)).split
-        view, nearest = self._neighbourhood.view(place)
-        nodes = [] if view == asked.view else node_tuples(nearest)
+        nodes = self._neighbourhood.differing(place, asked.view)
         mine = self._neighbourhood.keeps(place)
         return messages.FindNamesReply(versions, answered, nodes, split, mine, sorted(batches))
 

@@ -111,9 +111,10 @@ class SwarmNode:
         self.server.join(list(bootstrap), contacts)
 
     def _wire(self) -> None:
-        protocol, env = self.server.protocol, self.env
+        protocol, env, loop = self.server.protocol, self.env, asyncio.get_running_loop()
         self.lookups = self.server.lookups
         self.neighbourhood = Neighbourhood(protocol.router, self.identity.node_id, self.k, stores=self._stores)
+        self.neighbourhood.doubts = lambda contact: self.lookups.silences.is_doubtful(contact, loop.time())
         holdings = Holdings(self.store, self.page_bound)
         self.replica = Replica(self.store, env, self.neighbourhood, holdings)
         registers = Registers(self.replica)

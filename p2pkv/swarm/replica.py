@@ -148,16 +148,16 @@ class Replica:
         self, request: messages.FindRecords, reply: messages.FindRecordsReply
     ) -> messages.FindRecordsReply:
         """Who is nearest, where the asker has another opinion of it."""
-        view, nearest = self._neighbourhood.view(Place(request.place))
-        return reply if view == request.view else msgspec.structs.replace(reply, nodes=node_tuples(nearest))
+        nodes = self._neighbourhood.differing(Place(request.place), request.view)
+        return msgspec.structs.replace(reply, nodes=nodes) if nodes else reply
 
     async def on_find_names(self, sender: Sender, request: messages.FindNames) -> messages.FindNamesReply:
         place = _place(request.place)
         if len(request.names) > NAMES_ASKED_MAX or any(len(name) > NAME_BYTES_MAX for name in request.names):
             raise RemoteError("malformed", "too many names, or too long")
-        view, nearest = self._neighbourhood.view(place)
+        nodes = self._neighbourhood.differing(place, request.view)
         reply = await self.find_names(request)
-        return reply if view == request.view else msgspec.structs.replace(reply, nodes=node_tuples(nearest))
+        return msgspec.structs.replace(reply, nodes=nodes) if nodes else reply
 
     # --- the share itself, for this peer's own coordinators too ---
 

@@ -1,7 +1,8 @@
 """Contacts that were silent lately, so that lookups need not find it out again and again.
 
 Owns a bounded memory of silences. Whoever is in it is passed by until it is heard from; it says who is to
-be probed, at growing intervals, and never sends anything itself.
+be probed, at growing intervals, and never sends anything itself. Those who are heard again are remembered for a while:
+until they have compared with their neighbours, they may lack what others keep in their place.
 """
 
 from __future__ import annotations
@@ -9,7 +10,14 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
-from p2pkv.limits import PROBE_INTERVAL_S, PROBES_AT_ONCE_MAX, SILENT_CONTACTS_MAX, SILENT_S, SILENT_S_MAX
+from p2pkv.limits import (
+    PROBE_INTERVAL_S,
+    PROBES_AT_ONCE_MAX,
+    RETURNED_S,
+    SILENT_CONTACTS_MAX,
+    SILENT_S,
+    SILENT_S_MAX,
+)
 from p2pkv.swarm.contact import Contact
 
 Key = tuple[bytes, str, int]
@@ -28,6 +36,7 @@ class Silences:
 
     def __init__(self) -> None:
         self._by_contact: dict[Key, _Silence] = {}  # the oldest note first
+        self._returned_s: dict[bytes, float] = {}  # by the ids of those who are back: since when, the oldest first
         self._look_at_s = 0.0
 
     def __len__(self) -> int:
@@ -43,7 +52,11 @@ class Silences:
 
     def forget(self, contact: Contact) -> None:
         """It answered."""
-        self._by_contact.pop(_key(contact), None)
+        if self._by_contact.pop(_key(contact), None) is not None:
+            self._returned_s.pop(contact.id, None)
+            while len(self._returned_s) >= SILENT_CONTACTS_MAX:
+                del self._returned_s[next(iter(self._returned_s))]
+            self._returned_s[contact.id] = contact.last_seen_s
 
     def back(self, contact: Contact, now_s: float) -> None:
         """A probe was answered. The others may have been behind the same cut, so they are probed soon."""
@@ -62,6 +75,16 @@ class Silences:
             self.forget(contact)
             return False
         return True
+
+    def is_doubtful(self, contact: Contact, now_s: float) -> bool:
+        """Is it silent, or was it until a short while ago? Then others may have been given what it should hold."""
+        if not self._by_contact and not self._returned_s:
+            return False
+        returned_s = self._returned_s.get(contact.id)
+        if returned_s is not None and now_s < returned_s + RETURNED_S:
+            return True
+        self._returned_s.pop(contact.id, None)
+        return self.is_silent(contact)
 
     def due(self, now_s: float) -> list[Contact]:
         """Whom it is time to ask again, a few at a time; the next time for each is put off.

@@ -83,7 +83,8 @@ class Summaries:
 
     async def of(self, place: Place, view: bytes) -> Summary:
         """One page, as this peer may speak for it to somebody with this opinion of its replicas."""
-        if not self._neighbourhood.keeps(place) or self._neighbourhood.view(place)[0] != view:
+        differs = self._neighbourhood.view(place)[0] != view or self._neighbourhood.differing(place, view)
+        if differs or not self._neighbourhood.keeps(place):
             return _UNSURE
         kept = self._kept.get(place)
         if kept is not None and self._env.now_s() < kept.until_s:
