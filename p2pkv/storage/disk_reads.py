@@ -9,7 +9,6 @@ import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
-from itertools import chain
 from typing import NamedTuple, TypeVar
 from zlib import crc32
 
@@ -36,7 +35,8 @@ _INFO = (
 
 _FIND_PAGES = (
     "SELECT place, id, EXISTS (SELECT 1 FROM versions INDEXED BY versions_pending WHERE page = pages.id AND dead = 2), "
-    "EXISTS (SELECT 1 FROM blocks WHERE page = pages.id) FROM pages"
+    "EXISTS (SELECT 1 FROM blocks WHERE page = pages.id), EXISTS (SELECT 1 FROM versions WHERE page = pages.id) "
+    "FROM pages"
 )
 
 
@@ -105,6 +105,7 @@ class _PageRow(NamedTuple):
     id: int
     waits: bool  # do versions wait in it?
     blocks: bool  # has it any?
+    rows: bool  # has any record one of its own?
 
 
 def _find_pages(database: sqlite3.Connection, places: Collection[Place]) -> dict[bytes, _PageRow]:
@@ -123,35 +124,37 @@ def _read_run(
     if page is None:
         return collect((), query, now_s, budget)
     span = span_of(query)
+    found: list[Iterator[tuple[Version, int]]] = []
+    if page.rows:
+        found.append(_rows_of(database, page.id, query, span, now_s, damage))
+    if page.blocks and not query.pending:
+        order, reverse = query.order, query.reverse
+        found.append(disk_blocks.versions_of(database, page.id, order, span, reverse=reverse, damaged=damage.blocks))
+    result = collect(_merged(found, query), query, now_s, budget)
+    return msgspec.structs.replace(result, batches=_batches(database, page.id)) if page.waits else result
+
+
+def _rows_of(
+    database: sqlite3.Connection, page_id: int, query: RangeQuery, span: Span, now_s: float, damage: Damage
+) -> Iterator[tuple[Version, int]]:
     where, values = _conditions(query, span, now_s)
     columns = _COLUMNS[query.order]
     ordered = columns.replace(",", " DESC,") + " DESC" if query.reverse else columns
     source = "versions INDEXED BY versions_pending" if query.pending else "versions"  # which are few
     sql = f"SELECT id, name, clock, crc, data FROM {source} WHERE page = ?{where} ORDER BY {ordered}"  # noqa: S608
-    rows = database.execute(sql, (page.id, *values))
-    sound = _sound(page.id, rows, damage)
-    if page.blocks and not query.pending:
-        blocks = disk_blocks.versions_of(
-            database, page.id, query.order, span, reverse=query.reverse, damaged=damage.blocks
-        )
-        sound = _merged(sound, blocks, query)
+    rows = database.execute(sql, (page_id, *values))
     try:
-        found = collect(sound, query, now_s, budget)
+        yield from _sound(page_id, rows, damage)
     finally:
         rows.close()
-    return msgspec.structs.replace(found, batches=_batches(database, page.id)) if page.waits else found
 
 
-def _merged(
-    rows: Iterator[tuple[Version, int]], blocks: Iterator[tuple[Version, int]], query: RangeQuery
-) -> Iterator[tuple[Version, int]]:
-    """Both in the order of reading. Mostly there is only one of them."""
-    first = next(rows, None)
-    if first is None:
-        return blocks
-    return merge(
-        chain([first], rows), blocks, key=lambda found: order_key(found[0], query.order), reverse=query.reverse
-    )
+def _merged(found: Sequence[Iterator[tuple[Version, int]]], query: RangeQuery) -> Iterator[tuple[Version, int]]:
+    """Rows and blocks in the order of reading. Mostly there is only one of them."""
+    if len(found) < 2:
+        return found[0] if found else iter(())
+    order = query.order
+    return merge(*found, key=lambda entry: order_key(entry[0], order), reverse=query.reverse)
 
 
 def _whole_page(database: sqlite3.Connection, page_id: int, damage: Damage) -> Iterator[tuple[Version, int]]:
