@@ -55,6 +55,10 @@ _FIND = (
     f"SELECT id, page, crc, data FROM blocks WHERE id IN "
     f"(SELECT (SELECT id FROM ({_LAST_BEFORE}) WHERE high >= wanted_name) FROM wanted)"
 )
+_FIRST = (
+    "WITH wanted (wanted_page) AS (VALUES {}) SELECT page, crc, data FROM wanted "
+    "CROSS JOIN blocks ON id = (SELECT id FROM blocks WHERE page = wanted_page ORDER BY {} LIMIT 1)"
+)
 _EDGES = {"time": ("low_clock", "high_clock"), "name": ("low", "high")}
 _raws = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _version = msgspec.msgpack.Decoder(Version)
@@ -170,6 +174,20 @@ def at_names(database: sqlite3.Connection, wanted: Sequence[tuple[int, bytes]]) 
             found[block_id] = Block(
                 page_id, [(version.identity, version, entry) for version, entry in zip(versions, entries, strict=True)]
             )
+    return found
+
+
+def heads(
+    database: sqlite3.Connection, page_ids: Sequence[int], order: Order, *, reverse: bool
+) -> dict[int, tuple[Version, int] | None]:
+    """The first record of the blocks of each page that has any, with its size; None where that is damaged."""
+    first, direction = _EDGES[order][0], "DESC" if reverse else "ASC"
+    sql = _FIRST.format(", ".join(["(?)"] * len(page_ids)), f"{first} {direction}")
+    found: dict[int, tuple[Version, int] | None] = {}
+    for page_id, crc, data in database.execute(sql, page_ids):
+        entries = _unpack(page_id, crc, data)
+        entry = entries[-1 if reverse else 0] if entries else None
+        found[page_id] = (_version.decode(entry), len(entry)) if entry is not None else None
     return found
 
 

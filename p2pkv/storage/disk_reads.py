@@ -6,7 +6,8 @@ Owns the SQL of questions. Never writes; a damaged row that it meets is left out
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
 from typing import NamedTuple, TypeVar
@@ -17,6 +18,7 @@ import msgspec
 from p2pkv.core.records import BATCH_ID_BYTES, Version
 from p2pkv.ids import ChunkID, Place
 from p2pkv.limits import STORE_CACHED_PAGE_BYTES_MAX, STORE_ROWS_AT_ONCE_MAX
+from p2pkv.outcomes import Order
 from p2pkv.storage import disk_blocks
 from p2pkv.storage.disk_batch import decode, state_of
 from p2pkv.storage.disk_blocks import Block, Damaged
@@ -34,9 +36,14 @@ _INFO = (
 )
 
 _FIND_PAGES = (
-    "SELECT place, id, EXISTS (SELECT 1 FROM versions INDEXED BY versions_pending WHERE page = pages.id AND dead = 2), "
+    "SELECT place, id, total, "
+    "EXISTS (SELECT 1 FROM versions INDEXED BY versions_pending WHERE page = pages.id AND dead = 2), "
     "EXISTS (SELECT 1 FROM blocks WHERE page = pages.id), EXISTS (SELECT 1 FROM versions WHERE page = pages.id) "
     "FROM pages"
+)
+_FIRST_ROWS = (
+    "WITH wanted (wanted_page) AS (VALUES {}) SELECT page, name, clock, crc, data FROM wanted "
+    "CROSS JOIN versions ON id = (SELECT id FROM versions WHERE page = wanted_page ORDER BY {} LIMIT 1)"
 )
 
 
@@ -86,8 +93,14 @@ def read_ranges(
         for start in range(0, len(queries), STORE_ROWS_AT_ONCE_MAX):
             part = queries[start : start + STORE_ROWS_AT_ONCE_MAX]
             pages = _find_pages(database, {query.place for query in part})
+            heads = _heads(database, part, pages)
             for query in part:
-                results.append(_read_run(database, query, pages.get(query.place), budget, now_s, damage))
+                page, head = pages.get(query.place), heads.get((query.place, query.order, query.reverse))
+                if page is not None and head is not None and _asks_for_head(query):
+                    found = collect([head], query, now_s, budget)
+                    results.append(msgspec.structs.replace(found, more=page.total > 1))
+                else:
+                    results.append(_read_run(database, query, page, budget, now_s, damage))
                 if budget.spent:
                     return results
         return results
@@ -103,6 +116,7 @@ def read_range(database: sqlite3.Connection, query: RangeQuery, now_s: float, da
 
 class _PageRow(NamedTuple):
     id: int
+    total: int
     waits: bool  # do versions wait in it?
     blocks: bool  # has it any?
     rows: bool  # has any record one of its own?
@@ -111,6 +125,53 @@ class _PageRow(NamedTuple):
 def _find_pages(database: sqlite3.Connection, places: Collection[Place]) -> dict[bytes, _PageRow]:
     sql = f"{_FIND_PAGES} WHERE place IN ({', '.join('?' * len(places))})"
     return {place: _PageRow(*row) for place, *row in database.execute(sql, tuple(places))}
+
+
+def _asks_for_head(query: RangeQuery) -> bool:
+    """Does it ask for whatever is first in a page?"""
+    part = query.after or query.until or query.prefix
+    return query.limit == 1 and query.dead and not query.pending and not part
+
+
+_Head = tuple[Place, Order, bool]
+
+
+def _heads(
+    database: sqlite3.Connection, queries: Sequence[RangeQuery], pages: Mapping[bytes, _PageRow]
+) -> dict[_Head, tuple[Version, int]]:
+    """What is first in pages, of all that are asked for it: they are read together, as a read of a key of many pages
+    begins so. Left out are those where something is damaged, and where versions wait in batches."""
+    wanted = defaultdict[tuple[Order, bool], dict[int, Place]](dict)
+    for query in queries:
+        page = pages.get(query.place)
+        if page is not None and not page.waits and _asks_for_head(query):
+            wanted[query.order, query.reverse][page.id] = query.place
+    heads: dict[_Head, tuple[Version, int]] = {}
+    for (order, reverse), places in wanted.items():
+        found = disk_blocks.heads(database, list(places), order, reverse=reverse)
+        for page_id, row in _first_rows(database, list(places), order, reverse=reverse):
+            in_block = found.get(page_id, row)
+            pair = None if row is None or in_block is None else (row, in_block)
+            choose = max if reverse else min
+            found[page_id] = choose(pair, key=lambda entry: order_key(entry[0], order)) if pair else None
+        heads |= {(places[page_id], order, reverse): head for page_id, head in found.items() if head is not None}
+    return heads
+
+
+def _first_rows(
+    database: sqlite3.Connection, page_ids: Sequence[int], order: Order, *, reverse: bool
+) -> Iterator[tuple[int, tuple[Version, int] | None]]:
+    """The first row of each page, with its size; None where it is damaged."""
+    sql = _FIRST_ROWS.format(", ".join(["(?)"] * len(page_ids)), _ordering(order, reverse=reverse))
+    for page_id, name, clock, crc, data in database.execute(sql, page_ids):
+        version = decode(page_id, crc, data)
+        sound = version is not None and version.name == name and version.clock == clock
+        yield page_id, (version, len(data)) if version is not None and sound else None
+
+
+def _ordering(order: Order, *, reverse: bool) -> str:
+    columns = _COLUMNS[order]
+    return columns.replace(",", " DESC,") + " DESC" if reverse else columns
 
 
 def _read_run(
@@ -138,8 +199,7 @@ def _rows_of(
     database: sqlite3.Connection, page_id: int, query: RangeQuery, span: Span, now_s: float, damage: Damage
 ) -> Iterator[tuple[Version, int]]:
     where, values = _conditions(query, span, now_s)
-    columns = _COLUMNS[query.order]
-    ordered = columns.replace(",", " DESC,") + " DESC" if query.reverse else columns
+    ordered = _ordering(query.order, reverse=query.reverse)
     source = "versions INDEXED BY versions_pending" if query.pending else "versions"  # which are few
     sql = f"SELECT id, name, clock, crc, data FROM {source} WHERE page = ?{where} ORDER BY {ordered}"  # noqa: S608
     rows = database.execute(sql, (page_id, *values))

@@ -67,11 +67,11 @@ class Neighbourhood:
     def differing(self, place: Place, view: bytes) -> list[NodeTuple]:
         """Who this peer takes for the replicas besides itself, where an asker of some view is to know it.
 
-        Those in doubt are left out, since writers leave them out: what they were given the others may lack, and what
-        was given to others in their place they may lack.
+        Where both agree, it may have doubts all the same: who is silent, or was lately, is left out by writers. What
+        these gave to others in its place it lacks, so the asker is told of those.
         """
         picture = self._picture(place)
-        if any(map(self.doubts, picture.contacts)):
+        if picture.view == view and any(map(self.doubts, picture.contacts)):
             sure = [contact for contact in self._router.nearest(place, 2 * self.k) if not self.doubts(contact)]
             picture = self._take_picture(place, sure[: self.k])
         return [] if picture.view == view else node_tuples(picture.contacts)
