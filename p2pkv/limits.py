@@ -66,6 +66,7 @@ CONTACTS_UNVERIFIED_MAX = 512  # addresses we have heard from and not yet had an
 CONTACTS_REMEMBERED_MAX = 4096  # heard of in lookups, kept for their round-trip times: some 4 MB
 CONTACTS_FORMER_MAX = 64  # evicted ones that are tried again when no other is left, and at every refresh
 CUT_OFF_WITHIN_S = 60.0  # where half of all that are known fall silent within this time, the network has parted
+CUT_OFF_HEARD_SHARE = 0.9  # of those that it knew: when so many are heard again, it is cut off no more
 CUT_OFF_SAMPLE = 12  # contacts that are asked whether they live where a put needs others in place of its replicas
 CUT_OFF_PING_S = 0.3  # how long they are waited for
 CUT_OFF_CHECK_S = 0.1  # between two looks at who is silent

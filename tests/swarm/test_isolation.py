@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from p2pkv.errors import IncompleteError
-from p2pkv.limits import CUT_OFF_CHECK_S, CUT_OFF_WITHIN_S, LOST_S
+from p2pkv.limits import CUT_OFF_CHECK_S, CUT_OFF_WITHIN_S, LOST_S, RETURNED_S
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.isolation import Isolation, majority
 
@@ -64,6 +64,19 @@ def test_it_lasts_until_most_are_heard_again() -> None:
     table.silent = {contact.id for contact in table.known[:6]}
     assert table.cut_off()
     table.silent.clear()
+    assert not table.cut_off()
+
+
+def test_where_some_stay_silent_it_lasts_a_while_longer() -> None:
+    """Until nearly all are known again, others may be taken for the replicas of a page than who they are."""
+    table = Table(11)
+    table.silent = {contact.id for contact in table.known[:8]}
+    assert table.cut_off()
+    table.silent = {contact.id for contact in table.known[:3]}
+    assert table.cut_off()
+    table.now_s += RETURNED_S - 2 * CUT_OFF_CHECK_S
+    assert table.cut_off()
+    table.now_s += CUT_OFF_CHECK_S
     assert not table.cut_off()
 
 
