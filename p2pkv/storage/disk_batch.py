@@ -149,23 +149,13 @@ class _Undo:
     created: set[Place] = field(default_factory=set)
 
 
-def checksum(page_id: int, data: bytes) -> int:
-    """Bound to the page, so a row under a wrong page is noticed too."""
-    return crc32(data, page_id & 0xFFFFFFFF)
-
-
 def decode(page_id: int, crc: int, data: bytes) -> Version | None:
     """The version of a row; None where its bytes are damaged."""
-    if checksum(page_id, data) != crc:
-        return None
-    try:
-        return _decoder.decode(data)
-    except (msgspec.MsgspecError, TypeError):
-        return None
+    return disk_blocks.sound(_decoder, page_id, crc, data)
 
 
 def _row(page_id: int, name: bytes, owner: bytes, version: Version, data: bytes) -> tuple[Any, ...]:
-    crc = checksum(page_id, data)
+    crc = disk_blocks.checksum(page_id, data)
     return page_id, name, owner, version.clock, state_of(version), version.expires_ms, crc, data
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from zlib import crc32
 
 import msgspec
@@ -28,6 +28,7 @@ from p2pkv.storage.ranges import Span, order_key
 from p2pkv.storage.sorted_keys import Key
 
 Identity = tuple[bytes, bytes]
+T = TypeVar("T")
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS blocks (
@@ -145,11 +146,11 @@ def take_out(database: sqlite3.Connection, block_id: int, block: Block, gone: Co
 def _summary(page_id: int, entries: list[msgspec.Raw]) -> tuple[int, int, int, bytes]:
     """How many, their size, the checksum and the bytes."""
     data = _encoder.encode(entries)
-    return len(entries), sum(map(len, entries)), _checksum(page_id, data), data
+    return len(entries), sum(map(len, entries)), checksum(page_id, data), data
 
 
-def _checksum(page_id: int, data: bytes) -> int:
-    """Bound to the page, so a block under a wrong page is noticed too."""
+def checksum(page_id: int, data: bytes) -> int:
+    """Of a row, or a block. Bound to the page, so one under a wrong page is noticed too."""
     return crc32(data, page_id & 0xFFFFFFFF)
 
 
@@ -238,10 +239,15 @@ def _within(span: Span, key: Key) -> bool:
 
 
 def _unpack(page_id: int, crc: int, data: bytes) -> list[msgspec.Raw] | None:
-    """The records of a row; None where its bytes are damaged."""
-    if _checksum(page_id, data) != crc:
+    """The records of a block; None where its bytes are damaged."""
+    return sound(_raws, page_id, crc, data)
+
+
+def sound(decoder: msgspec.msgpack.Decoder[T], page_id: int, crc: int, data: bytes) -> T | None:
+    """What the bytes of a page stand for; None where they are damaged."""
+    if checksum(page_id, data) != crc:
         return None
     try:
-        return _raws.decode(data)
+        return decoder.decode(data)
     except (msgspec.MsgspecError, TypeError):
         return None
