@@ -10,6 +10,7 @@ import asyncio
 import selectors
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from itertools import count
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -50,12 +51,28 @@ class _VirtualClock(selectors.BaseSelector):
         return self._keys
 
 
+class _NumberedTask(asyncio.Task[T]):
+    """A task that sets order by its number, not by its address in memory: `asyncio.wait` gives sets of tasks."""
+
+    def __init__(self, number: int, *args: Any, **options: Any) -> None:
+        self._number = number  # first: the task is put into a set when it is made
+        super().__init__(*args, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     """asyncio in virtual time, which begins at 0 s."""
 
     def __init__(self) -> None:
         self._virtual = _VirtualClock()
+        self._task_numbers = count()
         super().__init__(self._virtual)
+        self.set_task_factory(self._numbered_task)
+
+    def _numbered_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        return _NumberedTask(next(self._task_numbers), coro, loop=loop, **options)
 
     def time(self) -> float:
         """Seconds of virtual time."""

@@ -83,7 +83,7 @@ class Agreement:
         raise IncompleteError("other writers kept getting ahead on this record", "try again")
 
     async def _round(self, key: bytes, name: bytes) -> _Round:
-        self._lookups.require_swarm()
+        await self._lookups.ready()
         place = place_of_register(key, name)
         found = await self._lookups.find_nodes(place)
         self._lookups.require_swarm()  # again: the silence of most may have shown just now

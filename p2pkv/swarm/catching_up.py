@@ -164,7 +164,7 @@ class CatchingUp:
 
     async def _acceptors(self, place: Place) -> tuple[list[Contact], int]:
         """The other acceptors as they live now, and the majority. Raises RemoteError where this peer is none."""
-        self._lookups.require_swarm()
+        await self._lookups.ready()
         found = await self._lookups.find_nodes(place)
         self._lookups.require_swarm()
         k = self._neighbourhood.k

@@ -274,7 +274,7 @@ class StoreInventory:
             raise RemoteError("busy", "what is here is still being read")
         below = tuple(prefix[: 2 * CELL_BYTES] for prefix in prefixes)
         if ledger.changed:
-            cells = _below(ledger.changed, below)
+            cells = sorted(_below(ledger.changed, below))
             await ledger.refresh(cells if at_once else cells[:CELLS_REFRESHED_AT_ONCE_MAX])
         if ledger is self.records:
             self.records.turn(at_once=at_once)

@@ -55,6 +55,7 @@ class Joining:
         self._env = env
         self._arrived = asyncio.Event()  # a contact, maybe one that came to us
         self._arrivals = 0
+        self._greetings: set[asyncio.Task[Contact | None]] = set()  # of the last attempt to find somebody
         protocol.on_contact_added.append(self._on_contact)
 
     def _on_contact(self, contact: Contact) -> None:
@@ -88,8 +89,17 @@ class Joining:
         try:
             async with asyncio.timeout(FIRST_LOOKUP_S):
                 await self._look_around()
+                await self._hear_the_rest()
         except TimeoutError:
             pass  # somebody near is slow; `_settle` looks again
+
+    async def _hear_the_rest(self) -> None:
+        """Who answered first may know hardly anybody, as it has only just started; then the others are waited for."""
+        while len(self._protocol.router) < self._lookups.k and self._greetings:
+            before = self._arrivals
+            await asyncio.wait(self._greetings, return_when=asyncio.FIRST_COMPLETED)
+            if self._arrivals > before:
+                await self._look_around()
 
     async def _look_around(self) -> None:
         """Look up our own id, then places all over the id space."""
@@ -141,9 +151,11 @@ class Joining:
         """Ask these addresses, and those of before where `saved`, who is there; returns as soon as one answers."""
         former = [contact.address for contact in self._protocol.former] if saved else []
         candidates = list(dict.fromkeys([*addresses, *(self.saved if saved else []), *former]))
-        return await self._first(
-            [self._protocol.spawn(self.greet(address)) for address in candidates[:BOOTSTRAP_ADDRESSES_MAX]]
-        )
+        greetings = [self._protocol.spawn(self.greet(address)) for address in candidates[:BOOTSTRAP_ADDRESSES_MAX]]
+        for greeting in greetings:
+            self._greetings.add(greeting)
+            greeting.add_done_callback(self._greetings.discard)
+        return await self._first(greetings)
 
     async def _first(self, tasks: Sequence[asyncio.Task[Contact | None]]) -> list[Contact]:
         """Who answered first; the others go on."""

@@ -14,7 +14,7 @@ from kademlia.node import Node
 
 from p2pkv.core.lookup import Lookup, Need, doubt_s
 from p2pkv.core.rtt import RttEstimator
-from p2pkv.errors import SilentError, UnreachableError
+from p2pkv.errors import IncompleteError, P2pkvError, SilentError, UnreachableError
 from p2pkv.ids import ID_BYTES
 from p2pkv.limits import ALPHA_DEFAULT, CUT_OFF_PING_S, CUT_OFF_SAMPLE, K_DEFAULT, LOOKUPS_LINGERING_MAX, LOST_S
 from p2pkv.outcomes import LookupTrace
@@ -32,6 +32,7 @@ __all__ = ["Answer", "Found", "Lookups", "Question"]
 class Router(Protocol):
     """What is needed of the routing table."""
 
+    def __len__(self) -> int: ...
     def find_neighbors(self, node: Node, k: int | None = None, exclude: Node | None = None) -> list[Contact]: ...
     def contacts(self) -> list[Contact]: ...
 
@@ -114,7 +115,7 @@ class Lookups:
     ) -> None:
         self.k = k
         self.silences = Silences()
-        self.expects_others = False  # this peer joins a swarm: without a contact it is cut off, not alone
+        self.joined: asyncio.Event | None = None  # of a peer that joins a swarm: it has looked around there
         self._isolation = Isolation(protocol.router, self.silences, k)
         self._closed = False
         self._protocol = protocol
@@ -168,16 +169,33 @@ class Lookups:
             self._forget_if_idle(search)
         return Found(search)
 
+    async def ready(self) -> None:
+        """Wait where this peer is just joining and has found somebody; then as `require_swarm`."""
+        if self.joined is not None and not self.joined.is_set() and len(self._protocol.router):
+            await self.joined.wait()
+        self.require_swarm()
+
     def require_swarm(self) -> None:
         """Raise UnreachableError where others are expected and none is known, IncompleteError where most are silent.
 
         A peer that is not joined yet, or cut off, must not take itself, or its side, for all that there are.
         """
-        if self.expects_others and not self._protocol.router.find_neighbors(self._protocol.source_node, 1):
-            raise UnreachableError(
-                "no peer of the swarm is known", "start with --bootstrap HOST:PORT of a running peer"
-            )
+        if self.joined is not None:
+            if not len(self._protocol.router):
+                raise UnreachableError(
+                    "no peer of the swarm is known", "start with --bootstrap HOST:PORT of a running peer"
+                )
+            if not self.joined.is_set():
+                raise IncompleteError("this peer is still joining the swarm", "try again in a second")
         self._isolation.require_majority(self._protocol.former, asyncio.get_running_loop().time())
+
+    def knows_swarm(self) -> bool:
+        """Does this peer know who the replicas of a place are, as far as it can tell?"""
+        try:
+            self.require_swarm()
+        except P2pkvError:
+            return False
+        return True
 
     async def hears_most(self, since_s: float) -> bool:
         """Do most of the contacts live, as far as can be told at once? Asks those that were not heard since then."""

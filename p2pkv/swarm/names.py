@@ -83,10 +83,14 @@ class NameReader:
         """Merge in what pages hold in place of versions; which of the pages are split."""
         split = {page for page in asked if page in tree.closed}
         found = await self._newer.ask(key, {page: share for page, share in asked.items() if page not in split})
+        lied = set[PageName]()  # somebody made a version up, and may have kept silent of others
         for page, below in found.items():
-            _merge_in(held, (version for version in set(below.versions) if genuine(key, version)))
+            told = set(below.versions)
+            versions = [version for version in told if genuine(key, version)]
+            _merge_in(held, versions)
             split |= {page} if below.split else set()
-        left = [page for page in asked if page not in found and page not in split]
+            lied |= {page} if len(versions) < len(told) else set()
+        left = [page for page in asked if page not in split and (page not in found or page in lied)]
         names = [sorted({version.name for version in asked[page]}) for page in left]
         are_split = await asyncio.gather(*map(partial(self._ask_apart, key, held), left, names))
         split |= {page for page, is_split in zip(left, are_split, strict=True) if is_split}

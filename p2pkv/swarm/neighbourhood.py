@@ -45,6 +45,7 @@ class Neighbourhood:
         self._router = router
         self._pictures: dict[bytes, Picture] = {}
         self.doubts: Callable[[Contact], bool] = _nobody  # is it silent, or was it lately?
+        self.knows_swarm: Callable[[], bool] = _surely  # False of a peer that is just joining, or cut off
 
     def nearest(self, place: bytes) -> list[Contact]:
         """The contacts among the k nearest peers of a place, nearest first, this peer not counted."""
@@ -53,6 +54,10 @@ class Neighbourhood:
     def keeps(self, place: bytes) -> bool:
         """Is this peer itself one of the k nearest that it knows of?"""
         return self._picture(place).here
+
+    def speaks_for(self, place: bytes) -> bool:
+        """May this peer answer as one of the replicas? Not while it cannot know who they are, or what they got."""
+        return self.keeps(place) and self.knows_swarm()
 
     def rank(self, place: bytes) -> int:
         """How many peers are nearer to a place than this one, among the k nearest."""
@@ -101,6 +106,10 @@ class Neighbourhood:
 
 def _nobody(_: Contact) -> bool:
     return False
+
+
+def _surely() -> bool:
+    return True
 
 
 def node_tuples(contacts: list[Contact]) -> list[NodeTuple]:

@@ -81,7 +81,7 @@ class NewerHere:
         # Asked behind the reading: records leave a split page, and what was read must not lack them unawares.
         split = (await self._holdings.of(place)).split
         nodes = self._neighbourhood.differing(place, asked.view)
-        mine = self._neighbourhood.keeps(place)
+        mine = self._neighbourhood.speaks_for(place)
         return messages.FindNamesReply(versions, answered, nodes, split, mine, sorted(batches))
 
 
@@ -160,7 +160,7 @@ class Newer:
 
         Raises UnreachableError and IncompleteError where this peer is cut off.
         """
-        self._lookups.require_swarm()
+        await self._lookups.ready()
         pages = {page: below for page, known in shares.items() if (below := self._page(key, page, known)) is not None}
         for below in pages.values():
             if self._neighbourhood.keeps(below.place):

@@ -62,7 +62,7 @@ class Openings:
 
         Raises UnreachableError and IncompleteError where this peer is cut off.
         """
-        self._lookups.require_swarm()
+        await self._lookups.ready()
         together = _Together(self, requests)
         await together.run()
         self._lookups.require_swarm()  # again: the silence of most may have shown just now

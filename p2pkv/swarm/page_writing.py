@@ -51,7 +51,7 @@ class PageWriter:
 
     async def store(self, key: bytes, page: PageName, versions: list[Version], acks: Acks) -> list[Tally]:
         """Bring versions that fit one message to the replicas of their page. It ends early where the page is split."""
-        self._lookups.require_swarm()
+        await self._lookups.ready()
         place = place_of_page(key, page)
         view, _ = self._neighbourhood.view(place)
         here = self._neighbourhood.keeps(place)

@@ -223,7 +223,7 @@ class Replica:
             live=_live(versions, now_s),
             end=position(result.versions[-1], order) if result.versions else None,
             split=split,
-            mine=self._neighbourhood.keeps(place),
+            mine=self._neighbourhood.speaks_for(place),
             batches=result.batches,
         )
 
@@ -242,7 +242,7 @@ class Replica:
             batches.update(version.batch for version in held if version.pending)
             answered += 1
         split = (await self.holdings.of(place)).split
-        mine = self._neighbourhood.keeps(place)
+        mine = self._neighbourhood.speaks_for(place)
         return messages.FindNamesReply(found, answered, split=split, mine=mine, batches=sorted(batches))
 
     # --- stock kademlia peers ---

@@ -103,7 +103,8 @@ class PeerServer(Server):  # type: ignore[misc]
         self._contacts_path = contacts
         if contacts is not None:
             joining.saved = contacts_file.load(contacts)
-        self.lookups.expects_others = bool(joining.addresses or joining.saved)
+        if joining.addresses or joining.saved:
+            self.lookups.joined = joining.connected
         loop = asyncio.get_running_loop()
         self._tasks.append(loop.create_task(joining.run()))
         if contacts is not None:

@@ -59,7 +59,7 @@ class Sites:
             self._known.popitem(last=False)
 
     async def _find(self, place: Place) -> Site:
-        self._lookups.require_swarm()
+        await self._lookups.ready()
         async with self._slots:
             found = await self._lookups.find_nodes(place)
         self._lookups.require_swarm()  # again: the silence of most may have shown just now

@@ -224,7 +224,7 @@ class Sources:
         all_replicas: bool,
         deadline_s: float | None,
     ) -> Opening:
-        self._lookups.require_swarm()
+        await self._lookups.ready()
         place = Place(request.place)
         view, _ = self._neighbourhood.view(place)
         request = msgspec.structs.replace(request, view=view)

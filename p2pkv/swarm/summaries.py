@@ -84,7 +84,7 @@ class Summaries:
     async def of(self, place: Place, view: bytes) -> Summary:
         """One page, as this peer may speak for it to somebody with this opinion of its replicas."""
         differs = self._neighbourhood.view(place)[0] != view or self._neighbourhood.differing(place, view)
-        if differs or not self._neighbourhood.keeps(place):
+        if differs or not self._neighbourhood.speaks_for(place):
             return _UNSURE
         kept = self._kept.get(place)
         if kept is not None and self._env.now_s() < kept.until_s:
@@ -128,7 +128,7 @@ class Summing:
 
         Raises UnreachableError and IncompleteError where this peer is cut off.
         """
-        self._lookups.require_swarm()
+        await self._lookups.ready()
         quorum = read_quorum(self._neighbourhood.k)
         said: dict[PageName, list[Summary]] = {}
         asked: dict[Contact, list[tuple[PageName, Place, bytes]]] = defaultdict(list)

@@ -134,7 +134,7 @@ def replaced(swarm: SimSwarm) -> dict[str, bytes]:
     swarm.run(delete())
     swarm.run_for(seconds=5)
     rng = random.Random(4)
-    for child in {path_of(name.encode())[:1] for name in names}:
+    for child in sorted({path_of(name.encode())[:1] for name in names}):
         place = place_of_page(KEY, child)
         for peer in rng.sample(replicas(swarm, place), 3):
             swarm.run(drop(peer, place, swarm.run(held(peer, place))))

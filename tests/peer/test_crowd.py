@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from p2pkv.testing import Swarm
+from p2pkv.testing import SimPeer, SimSwarm, Swarm
 
 PEERS = 100
 KEYS = 300
@@ -20,3 +20,24 @@ async def test_what_is_put_right_after_a_hundred_peers_joined_is_found_by_all() 
         for number in range(KEYS):
             reader = swarm.peers[(7 * number + 3) % PEERS]
             assert [record.value async for record in reader.get(f"key-{number}")] == [b"value"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_two_that_are_back_together_do_not_take_themselves_for_the_swarm(seed: int) -> None:
+    """The one hears the other first, which knows hardly anybody itself, and both hold what was there before."""
+    with SimSwarm(12, seed=seed, delay_s=(0.02, 0.02)) as swarm:
+        swarm.run(swarm.peers[5].put("key", b"old", name="record"))
+        swarm.crash(0)
+        swarm.crash(1)
+        assert swarm.run(swarm.peers[5].put("key", b"new", name="record")).reached
+        swarm.restart(0, bootstrap=[4])
+        swarm.restart(1, bootstrap=[0, 4])
+        for reader in (swarm.peers[1], swarm.peers[0]):
+            assert swarm.run(newest(reader)) == [b"new"]
+
+
+async def newest(reader: SimPeer) -> list[bytes | None]:
+    """Read as soon as the reader has heard anybody."""
+    while not reader.node.server.contacts():
+        await asyncio.sleep(0.001)
+    return [record.value async for record in reader.get("key")]

@@ -66,3 +66,12 @@ def test_work_for_threads_is_done_at_once_and_its_errors_come_back(loop: Virtual
 
     assert loop.run_until_complete(main()) == (3, "7")
     assert loop.time() == 0
+
+
+def test_tasks_that_end_together_come_in_the_order_of_their_beginning(loop: VirtualLoop) -> None:
+    async def main() -> list[int]:
+        tasks = {asyncio.create_task(asyncio.sleep(1, number)): number for number in range(20)}
+        done, _ = await asyncio.wait(tasks)
+        return [tasks[task] for task in done]
+
+    assert loop.run_until_complete(main()) == list(range(20))

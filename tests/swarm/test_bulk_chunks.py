@@ -109,8 +109,11 @@ async def test_a_chunk_is_found_though_those_asked_first_have_lost_it(swarm: Swa
     chunks = [os.urandom(100_000) for _ in range(4)]
     await bring(asker, chunks)
     for chunk in chunks:
-        replicas = [peer for peer in others if await held_by([peer], chunk)]
-        for peer in [asker, *replicas[1:]]:
-            await peer.node.store.delete_chunk(chunk_id_of(chunk))
-        assert await held_by(swarm.peers, chunk) == 1
+        left, *_ = [peer for peer in others if await held_by([peer], chunk)]
+        async with asyncio.timeout(30):
+            while await held_by(swarm.peers, chunk) > 1:  # on a busy machine it is still on its way to some
+                for peer in swarm.peers:
+                    if peer is not left:
+                        await peer.node.store.delete_chunk(chunk_id_of(chunk))
+        assert await held_by([left], chunk)
     assert [await asker.node.chunks.get(chunk_id_of(chunk)) for chunk in chunks] == chunks
