@@ -161,6 +161,7 @@ OPENED_TOGETHER_RECORDS = 1  # of each page, at first: the first value comes soo
 OPENING_SPARES = 4  # replicas beyond a read quorum that are asked at once where pages are few
 OPENING_FEW_PAGES = 1  # so it costs little there to learn who lives
 OPENING_PATIENCE_S = 0.02  # without any answer: then others are asked in the place of those who owe one
+OPENING_WORK_S = 0.00025  # that peers of one machine may take for each answer owed, before any of them has come
 OPENING_TURN_S = 0.001  # less than this is not waited for
 OPENING_QUIET_S = 0.5  # without any answer: then the pages that are not open yet are opened one by one
 SILENT_REPLICAS_RETRIES_MAX = 3  # of a read of a page where none of its replicas answers, but others do

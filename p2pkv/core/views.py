@@ -46,6 +46,11 @@ class Views:
         self._all = {*self._named, View(named[: self.k])}
         return True
 
+    @property
+    def agree(self) -> bool:
+        """Has everybody the reader's view?"""
+        return len(self._all) == 1
+
     def unmet(self, heard: AbstractSet[bytes]) -> list[View]:
         """The views of which these are no read quorum."""
         return [view for view in self._all if len(view & heard) < read_quorum(len(view))]

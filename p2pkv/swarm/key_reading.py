@@ -101,11 +101,14 @@ class KeyReading:
     async def runs(self, after: Cursor | None) -> AsyncGenerator[list[Version], None]:
         """Versions in order, dead ones among them. Raises IncompleteError, UnreachableError."""
         self._join(self._top, after)
+        begun = False
         try:
             await self._begin()
             while True:
-                self._fetch()
                 ready = self._take()
+                if begun or not ready:
+                    self._fetch()  # the first is on its way to the user before anything further is asked for
+                begun = begun or bool(ready)
                 for start in range(0, len(ready), READ_TURN_RECORDS):
                     if start:
                         await self._go_on()
@@ -150,6 +153,9 @@ class KeyReading:
     def _fetch(self) -> None:
         """Read on where it is needed most, within the bounds."""
         streams = [stream for stream in self._streams.values() if stream.open]
+        in_the_way = [stream for stream in streams if stream.covered is None]
+        if in_the_way:
+            streams = in_the_way  # nothing can be given out before: what lies further must not hold them up
         slots = PAGES_READ_AT_ONCE_MAX - sum(stream.task is not None for stream in streams)
         if slots <= 0:
             return
@@ -269,8 +275,8 @@ class KeyReading:
     async def _arrived(self, stream: Stream, fetching: Awaitable[list[Version]]) -> None:
         try:
             versions = await fetching
-        except PageSplitError:
-            self._split(stream)
+        except PageSplitError as split:
+            self._split(stream, split)
             return
         except IncompleteError as error:
             stream.failure = error
@@ -283,11 +289,14 @@ class KeyReading:
         stream.buffer += found
         stream.covered = key_of(stream.reading.after) if stream.reading.after else None
 
-    def _split(self, stream: Stream) -> None:
+    def _split(self, stream: Stream, split: PageSplitError) -> None:
         """The page was split: what comes is on its way to the children, which join where it stands."""
         after = stream.reading.after
         self._tree.noticed.add(stream.page)
         stream.reading = self._reading(stream.page, after)
+        if split.opening is not None and split.until == self._until(stream):
+            stream.reading.offer(split.opening)
+            stream.task = asyncio.create_task(stream.reading.next(RECORDS_ANSWER_MAX, split.until))
         for child in children_of(stream.page):
             self._join(child, after)
 

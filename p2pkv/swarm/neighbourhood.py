@@ -5,7 +5,7 @@ Owns the one definition of "the replicas of a place" that writers, readers and r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple, Protocol
 
 from blake3 import blake3
@@ -44,7 +44,7 @@ class Neighbourhood:
         self.stores = stores
         self._router = router
         self._pictures: dict[bytes, Picture] = {}
-        self.doubts: Callable[[Contact], bool] = _nobody  # is it silent, or was it lately?
+        self.doubtful: Callable[[list[Contact]], Collection[bytes]] = _nobody  # who is silent, or was lately; ids
         self.knows_swarm: Callable[[], bool] = _surely  # False of a peer that is just joining, or cut off
 
     def nearest(self, place: bytes) -> list[Contact]:
@@ -76,8 +76,10 @@ class Neighbourhood:
         these gave to others in its place it lacks, so the asker is told of those.
         """
         picture = self._picture(place)
-        if picture.view == view and any(map(self.doubts, picture.contacts)):
-            sure = [contact for contact in self._router.nearest(place, 2 * self.k) if not self.doubts(contact)]
+        if picture.view == view and self.doubtful(picture.contacts):
+            nearest = self._router.nearest(place, 2 * self.k)
+            doubtful = self.doubtful(nearest)
+            sure = [contact for contact in nearest if contact.id not in doubtful]
             picture = self._take_picture(place, sure[: self.k])
         return [] if picture.view == view else node_tuples(picture.contacts)
 
@@ -104,8 +106,8 @@ class Neighbourhood:
         return Picture(nearest, contacts, here, blake3(b"".join(ids)).digest(length=VIEW_BYTES))
 
 
-def _nobody(_: Contact) -> bool:
-    return False
+def _nobody(_: list[Contact]) -> Collection[bytes]:
+    return ()
 
 
 def _surely() -> bool:

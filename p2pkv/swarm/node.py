@@ -114,7 +114,7 @@ class SwarmNode:
         protocol, env, loop = self.server.protocol, self.env, asyncio.get_running_loop()
         self.lookups = self.server.lookups
         self.neighbourhood = Neighbourhood(protocol.router, self.identity.node_id, self.k, stores=self._stores)
-        self.neighbourhood.doubts = lambda contact: self.lookups.silences.is_doubtful(contact, loop.time())
+        self.neighbourhood.doubtful = lambda contacts: self.lookups.silences.doubtful(contacts, loop.time())
         self.neighbourhood.knows_swarm = self.lookups.knows_swarm
         holdings = Holdings(self.store, self.page_bound)
         self.replica = Replica(self.store, env, self.neighbourhood, holdings)

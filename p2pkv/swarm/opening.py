@@ -30,7 +30,14 @@ from p2pkv.core.pages import PageName
 from p2pkv.core.replication import read_quorum, within
 from p2pkv.core.views import Views
 from p2pkv.ids import Place
-from p2pkv.limits import OPENING_FEW_PAGES, OPENING_PATIENCE_S, OPENING_QUIET_S, OPENING_SPARES, OPENING_TURN_S
+from p2pkv.limits import (
+    OPENING_FEW_PAGES,
+    OPENING_PATIENCE_S,
+    OPENING_QUIET_S,
+    OPENING_SPARES,
+    OPENING_TURN_S,
+    OPENING_WORK_S,
+)
 from p2pkv.messages import FindRecords, FindRecordsReply
 from p2pkv.outcomes import Order
 from p2pkv.swarm.contact import Contact
@@ -113,13 +120,26 @@ class Openings:
             replies = await self._replica.find_runs([page.request for page in pages])
             for page, reply in zip(pages, replies, strict=False):
                 page.heard[self._neighbourhood.node_id] = here, reply
+                page.waits = bool(reply.batches)
             pages = pages[len(replies) :]
 
 
 class Page:
     """One page being opened."""
 
-    __slots__ = ("asked", "done", "heard", "here", "opening", "request", "spares", "views", "waiting")
+    __slots__ = (
+        "asked",
+        "done",
+        "heard",
+        "here",
+        "opening",
+        "quorum",
+        "request",
+        "spares",
+        "views",
+        "waiting",
+        "waits",
+    )
 
     def __init__(self, request: FindRecords, views: Views, spares: list[Contact], here: bool) -> None:
         self.request = request
@@ -130,6 +150,8 @@ class Page:
         self.heard: dict[bytes, tuple[Source, FindRecordsReply]] = {}
         self.waiting: dict[Contact, asyncio.Future[FindRecordsReply]] = {}
         self.opening: Opening | None = None
+        self.quorum = read_quorum(views.k)
+        self.waits = False  # do versions wait in batches?
         self.done = False
 
     def hear(self, contact: Contact, source: Source, reply: FindRecordsReply) -> bool:
@@ -142,22 +164,24 @@ class Page:
             return False
         if reply.mine:
             self.heard[contact.id] = source, reply
+            self.waits = self.waits or bool(reply.batches)
         return bool(view) and self.views.add(view)
 
-    def judge(self) -> None:
-        """Is it open, or can it not be opened so?"""
-        if any(reply.batches for _, reply in self.heard.values()):
+    def judge(self) -> bool:
+        """Is it open, or can it not be opened so? False where more answers must be had, whatever they say."""
+        if self.waits:
             self.done = True
-            return
-        quorum = read_quorum(self.views.k)
+            return True
+        quorum = self.quorum
         if len(self.heard) < quorum or self.views.unmet(self.heard.keys()):
-            return
+            return False
         split = any(reply.split for _, reply in self.heard.values())
         agreeing = list(self.heard) if split else self.views.cover(self._agreeing())
         if agreeing:
             sources, replies = zip(*(self.heard[node_id] for node_id in agreeing), strict=True)
             self.opening = Opening(list(sources), list(replies), self.views.k, quorum, enough=list(sources))
             self.done = True
+        return True
 
     def _agreeing(self) -> list[bytes]:
         """Those who say the same as most do, where nobody else has anything beside it."""
@@ -218,12 +242,16 @@ class _Together:
                     future.cancel()
 
     async def _wait_while_answers_come(self, patience_s: float) -> bool:
-        """Until all is over, or nobody has answered for so long, and as long as the first answer took; is it over?"""
+        """Until all is over, or nobody has answered for so long, and as long as the first answer took; is it over?
+
+        Before the first answer so long as it takes to answer all that was asked: if all are at it, none is dead.
+        """
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         while not self._finished.is_set():
             quiet_s = loop.time() - max(self._heard_s, began_s)
-            left_s = max(patience_s, self._first_s - self._began_s if self._first_s else 0) - quiet_s
+            usual_s = self._first_s - self._began_s if self._first_s else OPENING_WORK_S * self._owing.total()
+            left_s = max(patience_s, usual_s) - quiet_s
             if left_s < OPENING_TURN_S:
                 return False
             with suppress(TimeoutError):
@@ -246,6 +274,8 @@ class _Together:
         asked = 0
         for contact in self._in_order(page):
             unmet = page.views.unmet(counted)
+            if not unmet and more <= 0:
+                break
             if not any(contact.id in view for view in unmet):
                 if more <= 0:
                     continue
@@ -257,6 +287,8 @@ class _Together:
 
     def _in_order(self, page: Page) -> list[Contact]:
         waits, loads, views = self._openings.keeps_waiting, self._loads, page.views
+        if views.agree:
+            return sorted(page.spares, key=lambda contact: (waits(contact), loads[contact.id]))
         return sorted(page.spares, key=lambda contact: (waits(contact), -views.naming(contact.id), loads[contact.id]))
 
     def _ask(self, name: PageName, page: Page, contact: Contact) -> None:
@@ -286,13 +318,15 @@ class _Together:
         self._finish_where_nobody_is_left(name, page)
 
     def _take(self, name: PageName, page: Page, contact: Contact, reply: FindRecordsReply) -> None:
-        if page.hear(contact, self._openings.remote(contact), reply):
+        widened = page.hear(contact, self._openings.remote(contact), reply)
+        if widened:
             known = {*page.asked, *(other.id for other in page.spares)}
             page.spares += [other for other in self._openings.named(reply.nodes) if other.id not in known]
-        page.judge()
-        if not page.done:
-            disagree = not page.views.unmet(page.heard.keys())
-            self._ask_enough(name, page, len(page.spares) if disagree else 0)
+        if page.judge():
+            if not page.done:  # they disagree
+                self._ask_enough(name, page, len(page.spares))
+        elif widened or contact.id not in page.heard:
+            self._ask_enough(name, page, 0)
 
     def _finish_where_nobody_is_left(self, name: PageName, page: Page) -> None:
         """A page is over when it is open, or when all have spoken; those that were not asked yet are asked first."""

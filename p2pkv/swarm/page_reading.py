@@ -63,7 +63,12 @@ class Query:
 
 
 class PageSplitError(Exception):
-    """A replica says that the page is split."""
+    """A replica says that the page is split. `opening`: what all of its replicas that were asked said of it."""
+
+    def __init__(self, opening: Opening | None = None, until: Cursor | None = None) -> None:
+        super().__init__()
+        self.opening = opening
+        self.until = until  # how far they were asked
 
 
 class PageReading:
@@ -212,13 +217,14 @@ class PageReading:
         opening, self._offered = self._offered, None
         if opening is None:
             opening = await self._sources.open(self._query.key, request)
+        if opening.split and len(opening.sources) >= opening.quorum:
+            raise PageSplitError(opening, until)
         doubtful = _empty(opening) and (not self._page or (self.after is None and not self._query.prefix))
         if len(opening.sources) < opening.quorum or not agreed(opening) or doubtful:
             opening = await self._sources.open_all(self._query.key, request, opening)
         require_quorum(opening, self._page)
         if opening.split:
-            self._mender.tell_split(self._query.key, self._page, opening.unaware)
-            raise PageSplitError
+            raise PageSplitError(opening, until)
         self._opening = opening
         return runs_of(opening)
 

@@ -8,6 +8,7 @@ until they have compared with their neighbours, they may lack what others keep i
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from p2pkv.limits import (
@@ -76,10 +77,13 @@ class Silences:
             return False
         return True
 
-    def is_doubtful(self, contact: Contact, now_s: float) -> bool:
-        """Is it silent, or was it until a short while ago? Then others may have been given what it should hold."""
+    def doubtful(self, contacts: Iterable[Contact], now_s: float) -> set[bytes]:
+        """Who is silent, or was until a short while ago, by ids: others may have been given what it should hold."""
         if not self._by_contact and not self._returned_s:
-            return False
+            return set()
+        return {contact.id for contact in contacts if self._is_doubtful(contact, now_s)}
+
+    def _is_doubtful(self, contact: Contact, now_s: float) -> bool:
         returned_s = self._returned_s.get(contact.id)
         if returned_s is not None and now_s < returned_s + RETURNED_S:
             return True

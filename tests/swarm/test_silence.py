@@ -35,14 +35,14 @@ def heard(contact: Contact, now_s: float) -> None:
 
 def test_who_was_silent_is_in_doubt_until_a_while_after_it_was_heard() -> None:
     silences, (contact, other) = Silences(), contacts(2)
-    assert not silences.is_doubtful(contact, 0.0)
+    assert not silences.doubtful([contact], 0.0)
     silences.note(contact, 1.0)
-    assert silences.is_doubtful(contact, 1000.0)
-    assert not silences.is_doubtful(other, 1.0)
+    assert silences.doubtful([contact], 1000.0)
+    assert not silences.doubtful([other], 1.0)
     heard(contact, 1001.0)
     assert not silences.is_silent(contact)
-    assert silences.is_doubtful(contact, 1001.0 + 0.9 * RETURNED_S)
-    assert not silences.is_doubtful(contact, 1001.0 + RETURNED_S)
+    assert silences.doubtful([contact], 1001.0 + 0.9 * RETURNED_S)
+    assert not silences.doubtful([contact], 1001.0 + RETURNED_S)
 
 
 def test_who_answers_a_probe_is_in_doubt_too() -> None:
@@ -50,7 +50,7 @@ def test_who_answers_a_probe_is_in_doubt_too() -> None:
     silences.note(contact, 1.0)
     heard(contact, 2.0)
     silences.back(contact, 2.0)
-    assert silences.is_doubtful(contact, 3.0)
+    assert silences.doubtful([contact], 3.0)
 
 
 def test_a_replica_names_those_who_count_without_the_doubtful() -> None:
@@ -60,7 +60,7 @@ def test_a_replica_names_those_who_count_without_the_doubtful() -> None:
     view, _ = asker.view(PLACE)
     assert replica.differing(PLACE, view) == []
     doubtful = {others[2].id, others[5].id}
-    replica.doubts = lambda contact: contact.id in doubtful
+    replica.doubtful = lambda contacts: doubtful & {contact.id for contact in contacts}
     named = [node.node_id for node in replica.differing(PLACE, view)]
     assert named == [contact.id for contact in others[1:10] if contact.id not in doubtful]
     assert len(named) == K - 1
