@@ -33,7 +33,7 @@ class Views:
         self.k = k
         self._place = place
         self._named = {View(own)}
-        self._all: Collection[View] = self._named
+        self._all = self._with_quorums(self._named)
 
     def add(self, view: Iterable[bytes]) -> bool:
         """Somebody has this view; was it a new one?"""
@@ -43,8 +43,12 @@ class Views:
         self._named.add(ids)
         point = int.from_bytes(self._place, "big")
         named = sorted(View().union(*self._named), key=lambda node_id: int.from_bytes(node_id, "big") ^ point)
-        self._all = {*self._named, View(named[: self.k])}
+        self._all = self._with_quorums({*self._named, View(named[: self.k])})
         return True
+
+    @staticmethod
+    def _with_quorums(views: Collection[View]) -> dict[View, int]:
+        return {view: read_quorum(len(view)) for view in views}
 
     @property
     def agree(self) -> bool:
@@ -53,7 +57,7 @@ class Views:
 
     def unmet(self, heard: AbstractSet[bytes]) -> list[View]:
         """The views of which these are no read quorum."""
-        return [view for view in self._all if len(view & heard) < read_quorum(len(view))]
+        return [view for view, quorum in self._all.items() if len(view & heard) < quorum]
 
     def naming(self, node_id: bytes) -> int:
         """In how many views is a peer?"""
@@ -63,6 +67,9 @@ class Views:
         """A few of these that are a read quorum of every view; empty where all of them are not."""
         if self.unmet(set(heard)):
             return []
+        if self.agree:
+            ((view, quorum),) = self._all.items()
+            return [node_id for node_id in heard if node_id in view][:quorum]
         chosen: list[bytes] = []
         for node_id in sorted(heard, key=self.naming, reverse=True):
             unmet = self.unmet(set(chosen))

@@ -216,7 +216,8 @@ class _Together:
         self._loads: Counter[bytes] = Counter()
         self._owing: Counter[Contact] = Counter()  # answers
         self._late: set[Contact] = set()  # those who owed theirs while nobody answered any more
-        self._began_s = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self._began_s = self._loop.time()
         self._first_s = self._heard_s = 0.0  # when the first answer came, and the last
         self._finished = asyncio.Event()
 
@@ -246,10 +247,9 @@ class _Together:
 
         Before the first answer so long as it takes to answer all that was asked: if all are at it, none is dead.
         """
-        loop = asyncio.get_running_loop()
-        began_s = loop.time()
+        began_s = self._loop.time()
         while not self._finished.is_set():
-            quiet_s = loop.time() - max(self._heard_s, began_s)
+            quiet_s = self._loop.time() - max(self._heard_s, began_s)
             usual_s = self._first_s - self._began_s if self._first_s else OPENING_WORK_S * self._owing.total()
             left_s = max(patience_s, usual_s) - quiet_s
             if left_s < OPENING_TURN_S:
@@ -271,11 +271,15 @@ class _Together:
         Those first who answer quickly, whom most views name, and who have least to do.
         """
         counted = {*page.heard, *(contact.id for contact in page.waiting if contact not in self._late)}
+        order = self._in_order(page)
+        if page.views.agree:
+            chosen = order[: max(0, page.quorum - len(counted)) + more]
+            for contact in chosen:
+                self._ask(name, page, contact)
+            return len(chosen)
         asked = 0
-        for contact in self._in_order(page):
+        for contact in order:
             unmet = page.views.unmet(counted)
-            if not unmet and more <= 0:
-                break
             if not any(contact.id in view for view in unmet):
                 if more <= 0:
                     continue
@@ -303,7 +307,7 @@ class _Together:
         del page.waiting[contact]
         if future.cancelled():
             return
-        self._heard_s = asyncio.get_running_loop().time()
+        self._heard_s = self._loop.time()
         self._first_s = self._first_s or self._heard_s
         self._owing[contact] -= 1
         if not self._owing[contact]:
