@@ -104,7 +104,7 @@ async def peers(stack: AsyncExitStack, bootstrap: str | None) -> AsyncIterator[P
         address = bootstrap
     for _ in range(2):
         peer = await stack.enter_async_context(Peer(listen=["0.0.0.0:0"], bootstrap=[address], ephemeral=True))
-        await peer.wait_connected()
+        await peer.wait_connected(1.0)  # entering has waited for it already
         yield peer
 
 

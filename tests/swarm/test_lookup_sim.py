@@ -11,7 +11,7 @@ from p2pkv.ids import distance
 from p2pkv.simulation.servers import ServerPeer, ServerSwarm
 from tests.seeds import seeds
 
-SIZE = 200
+SIZE = 120
 K = 8
 
 
@@ -40,7 +40,7 @@ def wrong_lookups(swarm: ServerSwarm, peers: list[ServerPeer], rng: random.Rando
 
 @pytest.fixture(scope="module", params=seeds([4], [3, 5]))
 def lossy_swarm(request: pytest.FixtureRequest) -> Iterator[ServerSwarm]:
-    """200 peers that joined and live under 10 % loss."""
+    """Peers that joined and live under 10 % loss."""
     with ServerSwarm(SIZE, seed=request.param, loss=0.1, duplication=0.02) as swarm:
         swarm.run_for(seconds=60)
         yield swarm
