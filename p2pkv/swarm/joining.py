@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from p2pkv.errors import RemoteError, SilentError
 from p2pkv.ids import ID_BITS, ID_BYTES, distance
@@ -39,6 +40,7 @@ from p2pkv.swarm.protocol import PeerProtocol
 log = logging.getLogger(__name__)
 
 FIRST_LOOKUP_S = 1.0  # what `connected` waits for the first lookup of our own id, having a contact
+HEAR_THE_REST_S = 0.3  # what it waits for other bootstrap peers, knowing few; a dead one costs so much at every start
 ALONE_CHECK_S = 5.0  # how often a peer with contacts looks whether it still has any
 
 
@@ -86,12 +88,12 @@ class Joining:
                 break
             await self._pause(backoff_s * (0.5 + self._env.random.random()))
             backoff_s = min(2 * backoff_s, BOOTSTRAP_BACKOFF_MAX_S)
-        try:
+        with suppress(TimeoutError):  # somebody near is slow; `_settle` looks again
             async with asyncio.timeout(FIRST_LOOKUP_S):
                 await self._look_around()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HEAR_THE_REST_S):
                 await self._hear_the_rest()
-        except TimeoutError:
-            pass  # somebody near is slow; `_settle` looks again
 
     async def _hear_the_rest(self) -> None:
         """Who answered first may know hardly anybody, as it has only just started; then the others are waited for."""
