@@ -14,6 +14,7 @@ from tests.atomic.observer import At, Observer, crash_after, until_read, waiting
 from tests.histories.history import History
 from tests.histories.nemesis import Fault, crash_and_return, cut_and_heal, storm, torment
 from tests.pages.checker import bound
+from tests.seeds import seeds
 
 KEYS = ["alpha", "beta", "gamma"]
 RECORDS: list[At] = [(key, name) for key in KEYS for name in ("x", "y")]
@@ -197,7 +198,7 @@ def test_no_get_sees_a_part_of_a_batch_under_loss(seed: int) -> None:
     batches_under_loss(seed)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", seeds([1], [2]))
 def test_no_get_sees_a_part_of_a_batch_while_pages_split(seed: int) -> None:
     batches_while_pages_split(seed)
 

@@ -56,7 +56,7 @@ async def use_everything(swarm: SimSwarm, folder: Path) -> None:
 
 @pytest.mark.parametrize("seed", seeds([0], [1, 2]))
 def test_every_operation_works_under_loss(seed: int, tmp_path: Path) -> None:
-    with SimSwarm(30, seed=seed, loss=0.05, duplication=0.02) as swarm:
+    with SimSwarm(20, seed=seed, loss=0.05, duplication=0.02) as swarm:
         swarm.run(use_everything(swarm, tmp_path))
         assert swarm.now_s < 300, "nothing waits for long"
 

@@ -13,6 +13,7 @@ import pytest
 
 from p2pkv.peer import Peer
 from p2pkv.simulation.swarm import SimSwarm
+from tests.seeds import seeds
 
 PEERS = 20
 OPERATIONS = 200
@@ -61,7 +62,7 @@ def swarm_of(seed: int) -> SimSwarm:
     return SimSwarm(PEERS, seed=seed, delay_s=DELAY_S)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", seeds([1], [2]))
 @pytest.mark.parametrize(("loss", "put_s", "get_s"), [(0.05, 0.03, 0.03), (0.1, 0.05, 0.05)])
 def test_loss_costs_a_few_resends_and_nothing_else(loss: float, put_s: float, get_s: float, seed: int) -> None:
     with swarm_of(seed) as swarm:
@@ -73,7 +74,7 @@ def test_loss_costs_a_few_resends_and_nothing_else(loss: float, put_s: float, ge
         swarm.network.weather.loss = 0.0
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", seeds([1], [2, 3]))
 def test_a_third_of_the_peers_silently_dead_costs_at_first_a_tenth_of_a_second(seed: int) -> None:
     """Measured at once, before anybody knows who is dead: and then again, when it is known."""
     with swarm_of(seed) as swarm:

@@ -11,7 +11,7 @@ from p2pkv.ids import distance
 from p2pkv.simulation.servers import ServerPeer, ServerSwarm
 from tests.seeds import seeds
 
-SIZE = 120
+SIZE = 80
 K = 8
 
 
