@@ -217,10 +217,9 @@ class PageReading:
         opening, self._offered = self._offered, None
         if opening is None:
             opening = await self._sources.open(self._query.key, request)
-        if opening.split and len(opening.sources) >= opening.quorum:
-            raise PageSplitError(opening, until)
         doubtful = _empty(opening) and (not self._page or (self.after is None and not self._query.prefix))
-        if len(opening.sources) < opening.quorum or not agreed(opening) or doubtful:
+        unsure = not opening.split and (doubtful or not agreed(opening))  # what a split page holds is united anyway
+        if len(opening.sources) < opening.quorum or unsure:
             opening = await self._sources.open_all(self._query.key, request, opening)
         require_quorum(opening, self._page)
         if opening.split:

@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 
+from p2pkv import messages
+from p2pkv.errors import P2pkvError
 from p2pkv.testing import SimPeer, SimSwarm, Swarm
 from tests.seeds import seeds
 
@@ -42,3 +44,23 @@ async def newest(reader: SimPeer) -> list[bytes | None]:
     while not reader.node.server.contacts():
         await asyncio.sleep(0.001)
     return [record.value async for record in reader.get("key")]
+
+
+def test_who_is_just_joining_or_cut_off_does_not_answer_as_a_replica() -> None:
+    with SimSwarm(12, seed=1) as swarm:
+        swarm.crash(1)
+        peer = swarm.restart(1, bootstrap=[4])
+        assert not answers_as_replica(swarm, peer), "it has heard nobody yet"
+        swarm.run(peer.wait_connected())
+        assert answers_as_replica(swarm, peer)
+        swarm.partition([[1]])
+        with pytest.raises(P2pkvError):
+            swarm.run(newest(peer))
+        swarm.run_for(seconds=30)
+        assert not answers_as_replica(swarm, peer), "it hears nobody any more"
+
+
+def answers_as_replica(swarm: SimSwarm, peer: SimPeer) -> bool:
+    """Of a page that is nearest to its own id."""
+    request = messages.FindRecords(place=peer.node.identity.node_id)
+    return swarm.run(peer.node.replica.find(request)).mine
