@@ -204,6 +204,18 @@ def encode(value: object) -> bytes:
     return _encode(value)
 
 
+def array_head(count: int) -> bytes:
+    """What stands before the elements of an array in msgpack."""
+    if count < 16:
+        return bytes((0x90 | count,))
+    return b"\xdc" + count.to_bytes(2, "big") if count < 1 << 16 else b"\xdd" + count.to_bytes(4, "big")
+
+
+def binary_bytes(size_bytes: int) -> int:
+    """How many bytes a byte string takes in msgpack."""
+    return size_bytes + (2 if size_bytes < 1 << 8 else 3 if size_bytes < 1 << 16 else 5)
+
+
 # --- parsing ---
 
 

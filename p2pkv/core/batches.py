@@ -75,6 +75,7 @@ class Proofs:
     def __init__(self, trees_max: int = BATCH_TREES_KEPT_MAX) -> None:
         self._trees: OrderedDict[bytes, _Tree] = OrderedDict()
         self._trees_max = trees_max
+        self._last: tuple[bytes, _Tree] = b"", {}  # the tree that was asked for last, and by what it is called
 
     def hold(self, author: bytes, signed: bytes, signature: bytes, root_signed: Callable[[bytes], bool]) -> bool:
         """Did the author sign this text? `root_signed` verifies the signature of a root, for a tree that is new."""
@@ -83,7 +84,9 @@ class Proofs:
         if levels < 0 or rest or levels > LEVELS_MAX or signature[SIGNATURE_BYTES] >> levels:
             return False
         tree_id = author + signature[:SIGNATURE_BYTES]
-        tree = self._trees.get(tree_id, {})
+        last_id, tree = self._last
+        if last_id != tree_id:
+            tree = self._trees.get(tree_id, {})
         position, node = 1 << levels | signature[SIGNATURE_BYTES], _leaf(signed)
         climbed: list[tuple[int, bytes, int, bytes]] = []
         while (proven := tree.get(position)) is None and position > 1:
@@ -100,11 +103,12 @@ class Proofs:
         for position, node, begin, sibling in climbed:
             tree[position] = node, signature[begin:]
             tree[position ^ 1] = sibling, node + signature[begin + HASH_BYTES :]
-        if proven is None or climbed:
+        if last_id != tree_id:
             self._keep(tree_id, tree)
         return True
 
     def _keep(self, tree_id: bytes, tree: _Tree) -> None:
+        self._last = tree_id, tree
         self._trees[tree_id] = tree
         self._trees.move_to_end(tree_id)
         if len(self._trees) > self._trees_max:

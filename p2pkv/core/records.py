@@ -53,6 +53,7 @@ class Flag:
 
 _MARKED: Final = Flag.OWN | Flag.PENDING
 _UNSEEN: Final = Flag.TOMBSTONE | Flag.PENDING
+_SPECIAL: Final = Flag.STOCK | Flag.SPLIT | Flag.PENDING
 
 
 class Version(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -144,38 +145,45 @@ def _clock_at(time_s: float) -> int:
 ALWAYS = Period()
 _LAST_NAME = b"\xff" * NAME_BYTES_MAX
 _encoder = msgspec.msgpack.Encoder()
+_HEAD_OF_8, _HEAD_OF_9 = wire.array_head(8), wire.array_head(9)
+_SIGNED_HEAD: Final = SIGNING_CONTEXT + _HEAD_OF_9
 _cursor_decoder = msgspec.msgpack.Decoder(Cursor)
 
 
-def signed_bytes(key: bytes, version: Version) -> bytes:
-    """What the author signs: every field but the signature, bound to the key; and not that it waits in a batch."""
-    return SIGNING_CONTEXT + _encoder.encode(
-        [
-            key,
-            version.name,
-            version.clock,
-            version.author,
-            version.flags & ~Flag.PENDING,
-            version.expires_ms,
-            version.size_bytes,
-            version.body,
-            version.meta,
-        ]
-    )
+def encode(version: Version) -> bytes:
+    """The version as it is stored and sent; its length is the version's size wherever sizes are bounded."""
+    return _encoder.encode(version)
 
 
 def encoded_bytes(version: Version) -> int:
     """How many bytes the version takes in a message."""
-    return len(_encoder.encode(version))
+    return len(encode(version))
 
 
-def content_hash(version: Version) -> bytes:
+def signed_bytes(key: bytes, version: Version, encoded: bytes = b"") -> bytes:
+    """What the author signs: every field but the signature, bound to the key; and not that it waits in a batch.
+
+    `encoded`: the version, where the caller has it encoded; here and in `content_hash`.
+    """
+    if version.flags & Flag.PENDING:
+        version, encoded = msgspec.structs.replace(version, flags=version.flags & ~Flag.PENDING), b""
+    return _SIGNED_HEAD + _encoder.encode(key) + _unsigned(version, encoded)
+
+
+def content_hash(version: Version, encoded: bytes = b"") -> bytes:
     """16 bytes that tell two versions of one record apart, whatever replica they lie on."""
-    v = version
-    parts: tuple[object, ...] = (v.name, v.clock, v.author, v.flags, v.expires_ms, v.size_bytes, v.body, v.meta)
-    if v.flags & Flag.PENDING:
-        parts = (*parts, v.batch)
-    return blake3(_encoder.encode(parts)).digest(length=HASH_BYTES)
+    content = _unsigned(version, encoded)
+    if version.flags & Flag.PENDING:
+        content = _HEAD_OF_9 + content + _encoder.encode(version.batch)
+    else:
+        content = _HEAD_OF_8 + content
+    return blake3(content).digest(length=HASH_BYTES)
+
+
+def _unsigned(version: Version, encoded: bytes) -> bytes:
+    """The encoded fields up to the signature, which is the last."""
+    encoded = encoded or _encoder.encode(version)
+    return encoded[len(_HEAD_OF_9) : -wire.binary_bytes(len(version.signature))]
 
 
 def rank(version: Version) -> tuple[bool, int, bytes, bytes]:
@@ -203,12 +211,12 @@ def check_key(key: bytes) -> None:
 
 def check_shape(version: Version) -> None:
     """Raise RemoteError where a version breaks a bound. Says nothing of its signature."""
+    if in_bounds(version):
+        return  # the usual case; the rest finds out what is wrong with the others, and checks stock values
     flags = version.flags
     if flags & Flag.SPLIT or version.name == SPLIT_NAME:
         _check_split(version)
         return
-    if _in_bounds(version):
-        return  # the usual case; the rest finds out what is wrong with the others, and checks stock values
     stock = bool(flags & Flag.STOCK)
     faults = (
         (len(version.name) > NAME_BYTES_MAX, "name too long"),
@@ -231,8 +239,8 @@ def check_shape(version: Version) -> None:
             raise RemoteError("malformed", what)
 
 
-def _in_bounds(version: Version) -> bool:
-    """Is it a record of a p2pkv peer, with nothing wrong?"""
+def in_bounds(version: Version) -> bool:
+    """Is it a plain record of a p2pkv peer, with nothing wrong? Says nothing of its signature."""
     return (
         0 < len(version.name) <= NAME_BYTES_MAX
         and len(version.author) == PUBLIC_KEY_BYTES
@@ -243,7 +251,8 @@ def _in_bounds(version: Version) -> bool:
         and 0 <= version.expires_ms <= CLOCK_MAX
         and 0 <= version.size_bytes <= SIZE_BYTES_MAX
         and 0 <= version.flags < 1 << 32
-        and not version.flags & (Flag.STOCK | Flag.PENDING)
+        and not version.flags & _SPECIAL
+        and version.name != SPLIT_NAME
         and not (version.flags & Flag.TOMBSTONE and version.body)
     )
 

@@ -22,7 +22,7 @@ from zlib import crc32
 
 import msgspec
 
-from p2pkv.core.records import Version, content_hash
+from p2pkv.core.records import Version, content_hash, encode
 from p2pkv.ids import Place
 from p2pkv.limits import STORE_HEADS_KEPT_MAX, STORE_ROWS_AT_ONCE_MAX
 from p2pkv.storage import disk_blocks
@@ -30,7 +30,6 @@ from p2pkv.storage.disk_blocks import Block, Fresh, Identity
 from p2pkv.storage.interface import DropVersion, PutRegister, PutVersion, Usage, Write, WriteOutcome
 from p2pkv.storage.interface import Result as _Result
 from p2pkv.storage.page import ALREADY, STORED, merged
-from p2pkv.storage.ranges import encode
 
 T = TypeVar("T")
 _decoder = msgspec.msgpack.Decoder(Version)
@@ -287,9 +286,9 @@ class Staging:
             slot, outcome = None, STORED
         if outcome.result is _Result.STORED:
             if slot is None:
-                slot = self._add(write.place, head, slots, version)
+                slot = self._add(write, head, slots)
             else:
-                self._change(head, slot, version)
+                self._change(head, slot, version, write.encoded)
             self._undo.sizes_bytes.append(slot.size_bytes)
         if write.key and not head.key:
             self._remember(head)
@@ -306,21 +305,22 @@ class Staging:
         self._change(head, slot, None)
         return STORED
 
-    def _add(self, place: Place, head: Head, slots: Slots, version: Version) -> Slot:
+    def _add(self, write: PutVersion, head: Head, slots: Slots) -> Slot:
         """A record that was not there."""
         if head.new and not head.total:
-            self._undo.created.add(place)
-        data, owner, dead = encode(version), version.owner, version.dead
+            self._undo.created.add(write.place)
+        version = write.version
+        data, owner, dead = write.encoded or encode(version), version.owner, version.dead
         self._count(head, +1, dead, len(data))
         self.records += not dead
         self._undo.added.append((slots, owner))
         slot = slots[owner] = Slot(version, dead, len(data), data, True)
         return slot
 
-    def _change(self, head: Head, slot: Slot, version: Version | None) -> None:
+    def _change(self, head: Head, slot: Slot, version: Version | None, encoded: bytes = b"") -> None:
         self._undo.slots.append((slot, slot.version, slot.dead, slot.size_bytes, slot.data, slot.changed))
         dead = version is not None and version.dead
-        data = b"" if version is None else encode(version)
+        data = b"" if version is None else encoded or encode(version)
         here, was_here = version is not None, slot.size_bytes > 0
         self._count(head, here - was_here, dead - slot.dead, len(data) - slot.size_bytes)
         self.records += (here and not dead) - (was_here and not slot.dead)

@@ -26,6 +26,7 @@ from p2pkv.limits import STORE_BLOCK_BYTES_MAX, STORE_BLOCK_RECORDS_MAX, STORE_B
 from p2pkv.outcomes import Order
 from p2pkv.storage.ranges import Span, order_key
 from p2pkv.storage.sorted_keys import Key
+from p2pkv.wire import array_head
 
 Identity = tuple[bytes, bytes]
 T = TypeVar("T")
@@ -63,7 +64,6 @@ _FIRST = (
 _EDGES = {"time": ("low_clock", "high_clock"), "name": ("low", "high")}
 _raws = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _version = msgspec.msgpack.Decoder(Version)
-_encoder = msgspec.msgpack.Encoder()
 
 
 Fresh = tuple[bytes, bytes, Version, bytes]
@@ -120,7 +120,7 @@ def save(database: sqlite3.Connection, page_id: int, blocks: Sequence[Sequence[F
     rows: list[tuple[object, ...]] = []
     for block in blocks:
         (low, _, first, _), (high, _, last, _) = block[0], block[-1]
-        summary = _summary(page_id, [msgspec.Raw(data) for _, _, _, data in block])
+        summary = _summary(page_id, [data for _, _, _, data in block])
         rows.append((page_id, low, high, first.clock, last.clock, *summary))
     database.executemany(_SAVE, rows)
 
@@ -136,17 +136,18 @@ def fits(database: sqlite3.Connection, page_id: int, block: Sequence[Fresh]) -> 
 
 def take_out(database: sqlite3.Connection, block_id: int, block: Block, gone: Collection[Identity]) -> None:
     """Write a block anew without some of its records."""
-    left = [entry for identity, _, entry in block.entries if identity not in gone]
+    left = [bytes(entry) for identity, _, entry in block.entries if identity not in gone]
     if left:
         database.execute(_CHANGE, (*_summary(block.page_id, left), block_id))
     else:
         database.execute("DELETE FROM blocks WHERE id = ?", (block_id,))
 
 
-def _summary(page_id: int, entries: list[msgspec.Raw]) -> tuple[int, int, int, bytes]:
+def _summary(page_id: int, entries: Sequence[bytes]) -> tuple[int, int, int, bytes]:
     """How many, their size, the checksum and the bytes."""
-    data = _encoder.encode(entries)
-    return len(entries), sum(map(len, entries)), checksum(page_id, data), data
+    head = array_head(len(entries))
+    data = head + b"".join(entries)
+    return len(entries), len(data) - len(head), checksum(page_id, data), data
 
 
 def checksum(page_id: int, data: bytes) -> int:

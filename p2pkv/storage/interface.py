@@ -57,13 +57,15 @@ depend on nothing that changes.
 class PutVersion(msgspec.Struct, frozen=True):
     """Merge a version into the page at a place. `key` is the page's key where the writer knows it, else empty.
 
-    `admit` is asked first, unless this very version is there already.
+    `admit` is asked first, unless this very version is there already. `encoded`: the version, where the caller has it
+    encoded.
     """
 
     place: Place
     key: bytes
     version: Version
     admit: Admit | None = None
+    encoded: bytes = b""
 
 
 class PutRegister(msgspec.Struct, frozen=True):

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from p2pkv.core.records import Version, content_hash, rank
+from p2pkv.core.records import Version, content_hash, encoded_bytes, rank
 from p2pkv.ids import Place
 from p2pkv.outcomes import Order
 from p2pkv.storage.interface import Admit, PageInfo, RangeQuery, RangeResult, Result, WriteOutcome
-from p2pkv.storage.ranges import Budget, collect, encode, order_key, span_of
+from p2pkv.storage.ranges import Budget, collect, order_key, span_of
 from p2pkv.storage.sorted_keys import Key, SortedKeys
 
 Identity = tuple[bytes, bytes]
@@ -91,7 +91,7 @@ class Page:
         if standing is not None:
             self._forget(*standing)
         if version is not None:
-            self._learn(identity, version, len(encode(version)) if size_bytes is None else size_bytes)
+            self._learn(identity, version, encoded_bytes(version) if size_bytes is None else size_bytes)
 
     def _learn(self, identity: Identity, version: Version, size_bytes: int) -> None:
         self._entries[identity] = version, size_bytes

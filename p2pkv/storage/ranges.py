@@ -14,7 +14,6 @@ from p2pkv.outcomes import Order
 from p2pkv.storage.interface import Cursor, RangeQuery, RangeResult
 from p2pkv.storage.sorted_keys import Key
 
-_encoder = msgspec.msgpack.Encoder()
 SCANNED_RECORDS = 256  # what a query counts that picks few out of a page: 4,096 records are passed by as quickly
 
 
@@ -28,11 +27,6 @@ class Span(msgspec.Struct, frozen=True):
 
 
 EVERYTHING = Span(None, False, None, False)
-
-
-def encode(version: Version) -> bytes:
-    """The bytes whose length is a version's size, in `bytes_max`, in page sizes and in the quota."""
-    return _encoder.encode(version)
 
 
 def order_key(version: Version, order: Order) -> Key:

@@ -35,7 +35,6 @@ from p2pkv.limits import (
 )
 from p2pkv.messages import CHUNKS, RECORDS
 from p2pkv.storage.interface import (
-    DropVersion,
     Held,
     PutRegister,
     PutVersion,
@@ -105,10 +104,10 @@ class RecordLedger(Ledger):
         for write, outcome in zip(writes, outcomes, strict=True):
             if outcome.result is not Result.STORED or isinstance(write, PutRegister) or write.place in self._split:
                 continue
-            if isinstance(write, DropVersion):
-                self.changes.note(item_of(write.place, write.content_hash), here=False)
-            else:
+            if isinstance(write, PutVersion):
                 self._came(write, outcome.replaced)
+            else:
+                self.changes.note(item_of(write.place, write.content_hash), here=False)
 
     def _came(self, write: PutVersion, replaced: Version | None) -> None:
         place, version = write.place, write.version
@@ -118,7 +117,7 @@ class RecordLedger(Ledger):
         elif version.name:
             if replaced is not None:
                 self.changes.note(item_of(place, content_hash(replaced)), here=False)
-            self.changes.note(item_of(place, content_hash(version)), here=True)
+            self.changes.note(item_of(place, content_hash(version, write.encoded)), here=True)
 
     def has(self, item: bytes) -> bool:
         """Is it here now?"""

@@ -17,7 +17,7 @@ from p2pkv import messages, wire
 from p2pkv.core import atomic
 from p2pkv.core.clock import HybridClock
 from p2pkv.core.pages import PageName, page_of, place_of_page
-from p2pkv.core.records import Flag, Version, check_key, check_shape, content_hash, encoded_bytes
+from p2pkv.core.records import Flag, Version, check_key, check_shape, content_hash, encode, encoded_bytes, in_bounds
 from p2pkv.core.replication import digest_of, position
 from p2pkv.errors import RemoteError
 from p2pkv.ids import ID_BYTES, Place
@@ -166,26 +166,31 @@ class Replica:
     ) -> list[StoreResult]:
         """Judge and keep versions; what is said to be stored is durable. `signed_here`: by this very peer, just now."""
         released: list[Write] = []
-        results = await self._judge(key, versions, places, released, signed_here=signed_here)
-        kept = [index for index, result in enumerate(results) if result is None]
         admit = partial(_in_the_way, self._env.now_s())
-        outcomes = await self._commit([*(PutVersion(places[i], key, versions[i], admit) for i in kept), *released])
+        puts = [
+            PutVersion(place, key, version, admit, encode(version))
+            for place, version in zip(places, versions, strict=True)
+        ]
+        results = await self._judge(puts, released, signed_here=signed_here)
+        kept = [index for index, result in enumerate(results) if result is None]
+        outcomes = await self._commit([*(puts[index] for index in kept), *released])
         for index, outcome in zip(kept, outcomes, strict=False):
             results[index] = outcome
-        await self._note([(versions[i], places[i]) for i in kept if results[i] == _STORED])
+        await self._note([puts[index] for index in kept if results[index] is _STORED])
         return [result for result in results if result is not None]
 
-    async def _note(self, stored: list[tuple[Version, Place]]) -> None:
+    async def _note(self, stored: list[PutVersion]) -> None:
         """Let the pages grow by what was stored."""
         growth: dict[Place, tuple[int, int]] = {}
-        for version, place in stored:
-            if version.flags & Flag.SPLIT:
+        for put in stored:
+            place, flags = put.place, put.version.flags
+            if flags & Flag.SPLIT:
                 await self.holdings.split(place)
                 continue
-            if version.flags & Flag.PENDING:
+            if flags & Flag.PENDING:
                 (await self.holdings.of(place)).waits += 1
             records, size_bytes = growth.get(place, (0, 0))
-            growth[place] = records + 1, size_bytes + encoded_bytes(version)
+            growth[place] = records + 1, size_bytes + len(put.encoded)
         for place, (records, size_bytes) in growth.items():
             if not self.holdings.grew(place, records, size_bytes):
                 await self.holdings.stored(place, records, size_bytes)
@@ -286,21 +291,23 @@ class Replica:
     # --- acceptance ---
 
     async def _judge(
-        self, key: bytes, versions: list[Version], places: list[Place], released: list[Write], *, signed_here: bool
+        self, puts: list[PutVersion], released: list[Write], *, signed_here: bool
     ) -> list[StoreResult | None]:
         """What is said of versions that are not kept; None for each that is to be committed.
 
         What stands in a version's way under its name is for the commit to say (`_in_the_way`). `released`: what is to
         be dropped in the same step, because its plain version is kept.
         """
-        split = {place: (await self.holdings.of(place)).split for place in set(places)}
-        waiting = await self._waiting(versions, places)
+        places = {put.place for put in puts}
+        split = {place for place in places if (await self.holdings.of(place)).split}
+        waiting = await self._waiting(puts, places)
         trusted_until = self.clock.trusted_until(self._env.now_s())
         results: list[StoreResult | None] = []
-        for version, place in zip(versions, places, strict=True):
-            if len(results) % RECORDS_JUDGED_AT_ONCE == RECORDS_JUDGED_AT_ONCE - 1:
+        for index, put in enumerate(puts, 1):
+            if not index % RECORDS_JUDGED_AT_ONCE:
                 await asyncio.sleep(0)
-            result = _unfit(version, split=split[place])
+            place, version = put.place, put.version
+            result = None if in_bounds(version) and place not in split else _unfit(version, split=place in split)
             if result is None and place in waiting:
                 held = await self.store.read_name(place, version.name)
                 twins = atomic.twins(version, held)
@@ -308,20 +315,19 @@ class Replica:
                     released += [DropVersion(place, *twin.identity, content_hash(twin)) for twin in twins]
                     results.append(None)
                     continue
-                result = self._why_not_wait(key, version, held, waiting[place])
+                result = self._why_not_wait(put.key, version, held, waiting[place])
             if result is None:
-                refusal = self._refusal(key, version, trusted_until, signed_here=signed_here)
-                result = StoreResult(messages.REFUSED, refusal) if refusal else None
+                result = self._refusal(put, trusted_until, signed_here=signed_here)
             results.append(result)
         return results
 
-    async def _waiting(self, versions: list[Version], places: list[Place]) -> dict[Place, list[bytes]]:
+    async def _waiting(self, puts: list[PutVersion], places: set[Place]) -> dict[Place, list[bytes]]:
         """The batches that versions wait in, of those pages where some do or are about to."""
-        coming = {place for version, place in zip(versions, places, strict=True) if version.flags & Flag.PENDING}
+        coming = {put.place for put in puts if put.version.flags & Flag.PENDING}
         if coming:
             self.waits.set()
         found: dict[Place, list[bytes]] = {}
-        for place in set(places):
+        for place in places:
             holding = await self.holdings.of(place)
             if holding.waits or place in coming:
                 before = holding.waits
@@ -352,14 +358,16 @@ class Replica:
         """Is its clock one that replicas will take?"""
         return self.clock.trusts(version.clock, self._env.now_s())
 
-    def _refusal(self, key: bytes, version: Version, trusted_until: int, *, signed_here: bool) -> str:
-        """Why a version of a good shape cannot be kept; empty where it can."""
-        if not 0 <= version.clock <= trusted_until:
-            return "its clock runs too far ahead"
-        if not signed_here and not genuine(key, version):
-            return "its signature does not hold"
-        self.clock.pass_by(version.clock)
-        return ""
+    def _refusal(self, put: PutVersion, trusted_until: int, *, signed_here: bool) -> StoreResult | None:
+        """Why a version of a good shape cannot be kept; None where it can."""
+        clock = put.version.clock
+        if clock > trusted_until:
+            return StoreResult(messages.REFUSED, "its clock runs too far ahead")
+        if not signed_here and not genuine(put.key, put.version, put.encoded):
+            return StoreResult(messages.REFUSED, "its signature does not hold")
+        if clock > self.clock.last:
+            self.clock.pass_by(clock)
+        return None
 
     async def _commit(self, writes: list[Write]) -> list[StoreResult]:
         try:

@@ -18,11 +18,14 @@ from p2pkv.limits import BATCH_ROOTS_KEPT_MAX, BATCH_SIGNED_MAX
 from p2pkv.swarm.identity import Identity, verify
 
 
-def genuine(key: bytes, version: Version) -> bool:
-    """Was the version signed by its author? A stock peer's value and a split marker claim none."""
+def genuine(key: bytes, version: Version, encoded: bytes = b"") -> bool:
+    """Was the version signed by its author? A stock peer's value and a split marker claim none.
+
+    `encoded`: the version, where the caller has it encoded.
+    """
     if version.flags & (Flag.STOCK | Flag.SPLIT):
         return True
-    text = signed_bytes(key, version)
+    text = signed_bytes(key, version, encoded)
     signature = version.signature[len(version.batch) :] if version.pending else version.signature
     if len(signature) == batches.SIGNATURE_BYTES:
         return verify(version.author, text, signature)

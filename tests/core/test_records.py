@@ -6,12 +6,25 @@ import itertools
 
 import msgspec
 import pytest
+from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2pkv import wire
 from p2pkv.core import replication
 from p2pkv.core.clock import HybridClock, clock_of, time_of
-from p2pkv.core.records import Flag, Version, check_shape, content_hash, merge, rank, signed_bytes, version_token
+from p2pkv.core.records import (
+    SIGNING_CONTEXT,
+    Flag,
+    Version,
+    check_shape,
+    content_hash,
+    encode,
+    merge,
+    rank,
+    signed_bytes,
+    version_token,
+)
 from p2pkv.errors import RemoteError
 from p2pkv.limits import BODY_BYTES_MAX, CLOCK_DRIFT_S_MAX
 
@@ -60,6 +73,38 @@ def test_a_version_survives_the_codec_and_unknown_fields_of_the_future(item: Ver
     assert msgspec.msgpack.decode(encoded, type=Version) == item
     with_more = msgspec.msgpack.encode([*msgspec.msgpack.decode(encoded), "a field of a later version"])
     assert msgspec.msgpack.decode(with_more, type=Version) == item
+
+
+@given(
+    versions,
+    st.binary(max_size=1024),
+    st.sampled_from([0, 64, 145, 255, 256, 512]),
+    st.sampled_from([0, Flag.PENDING]),
+    st.binary(min_size=1, max_size=300),
+)
+def test_what_is_signed_and_hashed_are_the_fields_in_order(
+    item: Version, body: bytes, signature_bytes: int, pending: int, key: bytes
+) -> None:
+    signature = bytes(range(256)) * 2
+    item = msgspec.structs.replace(
+        item, body=body, flags=item.flags | pending, signature=signature[:signature_bytes], meta=key[:9]
+    )
+    fields = [item.name, item.clock, item.author, item.flags, item.expires_ms, item.size_bytes, item.body, item.meta]
+    plain = [key, *fields[:3], item.flags & ~Flag.PENDING, *fields[4:]]
+    hashed = msgspec.msgpack.encode([*fields, item.batch] if pending else fields)
+    for encoded in (b"", encode(item)):
+        assert signed_bytes(key, item, encoded) == SIGNING_CONTEXT + msgspec.msgpack.encode(plain)
+        assert content_hash(item, encoded) == blake3(hashed).digest(length=16)
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 65_535, 65_536])
+def test_an_array_put_together_by_hand_is_msgpack(count: int) -> None:
+    assert wire.array_head(count) + b"\xc2" * count == msgspec.msgpack.encode([False] * count)
+
+
+@pytest.mark.parametrize("size_bytes", [0, 255, 256, 65_535, 65_536])
+def test_the_size_of_a_byte_string_is_known_before_it_is_packed(size_bytes: int) -> None:
+    assert wire.binary_bytes(size_bytes) == len(msgspec.msgpack.encode(bytes(size_bytes)))
 
 
 def test_the_signature_covers_the_key_and_every_field_but_itself() -> None:
