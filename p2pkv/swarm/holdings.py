@@ -1,7 +1,7 @@
 """What a replica knows of the pages that it holds: whether each is split, and whether it has outgrown its bound.
 
 Owns a bounded memory in front of the store, which is asked once a page. It decides that a page must split, and tells
-those who carry it out (`on_full`, `on_split`). Sends nothing.
+those who carry it out (`on_full`, `on_split`, `on_read`). Sends nothing.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Holdings:
         self.bound = bound
         self.on_full: Callable[[Place], None] = _ignore
         self.on_split: Callable[[Place], None] = _ignore
+        self.on_read: Callable[[], None] = _ignore
         self.store = store
         self._known: OrderedDict[Place, Holding] = OrderedDict()
 
@@ -119,3 +120,7 @@ class Holdings:
     def leftover(self, place: Place) -> None:
         """Somebody saw that a split page still holds records."""
         self.on_split(place)
+
+    def read(self) -> None:
+        """Somebody reads a split page, or what lies below one."""
+        self.on_read()

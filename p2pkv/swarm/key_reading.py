@@ -32,7 +32,7 @@ from p2pkv.limits import (
     READ_RUN_RECORDS_MAX,
     READ_RUN_RECORDS_MIN,
     READ_TURN_RECORDS,
-    RECORDS_ANSWER_MAX,
+    SPLIT_OPENED_RECORDS,
 )
 from p2pkv.messages import FindRecords
 from p2pkv.swarm.mending import Mender
@@ -183,7 +183,7 @@ class KeyReading:
             stream.task = asyncio.create_task(self._next_opened(stream, requests[stream.page], opening))
 
     def _first(self, stream: Stream) -> FindRecords:
-        limit = RECORDS_ANSWER_MAX if isinstance(stream.reading, SplitReading) else OPENED_TOGETHER_RECORDS
+        limit = SPLIT_OPENED_RECORDS if isinstance(stream.reading, SplitReading) else OPENED_TOGETHER_RECORDS
         return self._query.request(stream.page, stream.reading.after, self._until(stream), limit)
 
     async def _next_opened(
@@ -296,7 +296,7 @@ class KeyReading:
         stream.reading = self._reading(stream.page, after)
         if split.opening is not None and split.until == self._until(stream):
             stream.reading.offer(split.opening)
-            stream.task = asyncio.create_task(stream.reading.next(RECORDS_ANSWER_MAX, split.until))
+            stream.task = asyncio.create_task(stream.reading.next(SPLIT_OPENED_RECORDS, split.until))
         for child in children_of(stream.page):
             self._join(child, after)
 

@@ -7,7 +7,8 @@ majority of the child's replicas has durably, or has newer. So a crash at any po
 and doing it again is harmless. The replicas begin one after the other, the nearest first, so mostly one carries the
 records and the others find them there: those whose turn comes later wait, run by run, until the last record of a run
 has come.
-What comes late into a split page is moved on when it comes.
+What comes late into a split page is moved on when it comes. Whoever reads a key meanwhile is waited for, and nobody
+waits for this, so it pauses while split pages are read here, though not for ever.
 
 Owns the tasks that do this and their pace.
 """
@@ -25,6 +26,8 @@ from p2pkv.core.replication import position
 from p2pkv.errors import P2pkvError
 from p2pkv.ids import Place, distance
 from p2pkv.limits import (
+    MOVE_GIVES_WAY_S,
+    MOVE_GIVES_WAY_S_MAX,
     MOVE_PATIENCE_S,
     MOVE_RECORDS_MAX,
     MOVE_RESUME_PAUSE_S,
@@ -73,16 +76,19 @@ class Mover:
         self._env = env
         self._slots = asyncio.Semaphore(MOVES_AT_ONCE_MAX)
         self._moving: set[Place] = set()
+        self._read_s = float("-inf")  # when somebody last read a split page here, or below one
+        self._next_run_s = 0.0  # when a run is moved though somebody reads
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Listen to the pages here, and look for those that a former run left half moved."""
         self._holdings.on_full = self._on_full
         self._holdings.on_split = self._on_split
+        self._holdings.on_read = self._on_read
         self._spawn(self._resume())
 
     async def close(self) -> None:
-        self._holdings.on_full = self._holdings.on_split = _ignore
+        self._holdings.on_full = self._holdings.on_split = self._holdings.on_read = _ignore
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -99,6 +105,12 @@ class Mover:
         if place not in self._moving and len(self._moving) < MOVES_WAITING_MAX:
             self._moving.add(place)
             self._spawn(self._empty(place))
+
+    def _on_read(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._read_s + MOVE_GIVES_WAY_S:
+            self._next_run_s = now_s + MOVE_GIVES_WAY_S_MAX
+        self._read_s = now_s
 
     async def _resume(self) -> None:
         place: Place | None = None
@@ -191,10 +203,20 @@ class Mover:
             result = await self._store.read(query)
             versions = [v for v in result.versions if v.name and not v.flags & Flag.SPLIT]
             if versions:
+                await self._give_way()
                 clean &= await self._move_run(place, key, page, versions, carry=carry)
             if not result.more or not (carry or clean):
                 return clean
             after = position(result.versions[-1], "time")
+
+    async def _give_way(self) -> None:
+        """Let those who read go first; while they do, one run of all pages goes on in a while."""
+        loop = asyncio.get_running_loop()
+        while (now_s := loop.time()) < self._read_s + MOVE_GIVES_WAY_S:
+            if now_s >= self._next_run_s:
+                self._next_run_s = now_s + MOVE_GIVES_WAY_S_MAX
+                return
+            await asyncio.sleep(min(self._read_s + MOVE_GIVES_WAY_S, self._next_run_s) - now_s)
 
     async def _move_run(
         self, place: Place, key: bytes, page: PageName, versions: list[Version], *, carry: bool
@@ -231,5 +253,5 @@ def _drop(place: Place, version: Version) -> DropVersion:
     return DropVersion(place, version.name, version.owner, content_hash(version))
 
 
-def _ignore(_: Place) -> None:
+def _ignore(*_: object) -> None:
     """The mover has ended."""

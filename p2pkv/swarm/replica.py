@@ -33,6 +33,7 @@ from p2pkv.limits import (
     RECORDS_JUDGED_AT_ONCE,
     RESULT_BYTES,
     RUN_BYTES_MAX,
+    RUN_LONG_BYTES_MAX,
     RUN_RECORDS_MAX,
     RUNS_ASKED_MAX,
     RUNS_BYTES_MAX,
@@ -206,7 +207,8 @@ class Replica:
 
     async def find_runs(self, requests: Sequence[messages.FindRecords]) -> list[messages.FindRecordsReply]:
         """Runs of many pages: of as many, from the first, as one answer has room for, at least of one."""
-        queries = [_run_query(request) for request in requests]
+        alone = len(requests) == 1
+        queries = [_run_query(request, alone=alone) for request in requests]
         results = await self.store.read_many(queries, RUNS_RECORDS_MAX, RUNS_BYTES_MAX)
         answered = zip(requests, queries, results, strict=False)
         return [await self._reply(request, query.place, result) for request, query, result in answered]
@@ -218,8 +220,10 @@ class Replica:
         split = (await self.holdings.of(place)).split
         now_s = self._env.now_s()
         versions = [v for v in result.versions if not v.flags & Flag.SPLIT] if split else result.versions
-        if split and (result.batches or any(version.name for version in versions)):
-            self.holdings.leftover(place)
+        if split:
+            self.holdings.read()
+            if result.batches or any(version.name for version in versions):
+                self.holdings.leftover(place)
         order: Order = "name" if request.by_name else "time"
         return messages.FindRecordsReply(
             versions=[] if request.digest_only else versions,
@@ -477,8 +481,13 @@ def _query(request: messages.FindRecords) -> RangeQuery:
     return _bounded(request, RECORDS_ANSWER_MAX, RECORDS_ANSWER_BYTES_MAX)
 
 
-def _run_query(request: messages.FindRecords) -> RangeQuery:
-    """The same as one of many. What is digested is cut just as what is given out, so that one confirms the other."""
+def _run_query(request: messages.FindRecords, *, alone: bool) -> RangeQuery:
+    """The same as one of many. What is digested is cut just as what is given out, so that one confirms the other.
+
+    One that is given out alone may be long, and so may one that is only digested.
+    """
+    if (alone or request.digest_only) and request.limit > RUN_RECORDS_MAX:
+        return _bounded(request, RUNS_RECORDS_MAX, RUN_LONG_BYTES_MAX)
     return _bounded(request, RUN_RECORDS_MAX, RUN_BYTES_MAX)
 
 

@@ -19,6 +19,7 @@ from p2pkv.core.records import BATCH_ID_BYTES
 from p2pkv.errors import RemoteError, SilentError
 from p2pkv.limits import (
     ATOMIC_BATCHES_PER_PAGE_MAX,
+    RUN_RECORDS_MAX,
     RUNS_ASKED_MAX,
     RUNS_CALLS_AT_ONCE_MAX,
     RUNS_DOUBT_S,
@@ -88,7 +89,7 @@ class Runs:
                 _fail(future, _stopping())
             queue.waiting.clear()
         while queue.waiting and queue.calls < RUNS_CALLS_AT_ONCE_MAX:
-            part = _first(queue.waiting, RUNS_ASKED_MAX)
+            part = _next_part(queue.waiting)
             if not part:
                 break
             if not queue.calls:
@@ -111,7 +112,8 @@ class Runs:
         except RemoteError as error:
             if isinstance(error, SilentError):
                 self._lookups.silent(contact, asked_s)
-                part += _first(queue.waiting, RUNS_WAITING_MAX)
+                part += queue.waiting
+                queue.waiting.clear()
             for _, future in part:
                 _fail(future, error)
         except asyncio.CancelledError:
@@ -158,13 +160,19 @@ class _Queue:
         self.doubted = False  # it may be dead
 
 
-def _first(waiting: deque[_Waiting], count: int) -> list[_Waiting]:
-    """The first that are still wanted, taken out."""
+def _next_part(waiting: deque[_Waiting]) -> list[_Waiting]:
+    """What goes into one message, taken out: the first that are still wanted. A long run is asked for alone."""
     part: list[_Waiting] = []
-    while waiting and len(part) < count:
-        request, future = waiting.popleft()
+    while waiting and len(part) < RUNS_ASKED_MAX:
+        request, future = waiting[0]
+        long = request.limit > RUN_RECORDS_MAX and not request.digest_only
+        if part and long:
+            break
+        waiting.popleft()
         if not future.done():
             part.append((request, future))
+            if long:
+                break
     return part
 
 

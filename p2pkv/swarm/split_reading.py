@@ -24,12 +24,13 @@ from p2pkv.core.records import Cursor, Version, merge
 from p2pkv.core.replication import Run, covered_end, digest_of, position, within, without_echoes
 from p2pkv.errors import RemoteError
 from p2pkv.limits import (
-    RECORDS_ANSWER_MAX,
     RECORDS_JUDGED_AT_ONCE,
     SPLIT_CHECKED_FIRST,
     SPLIT_CHECKED_GROWTH,
     SPLIT_LEFTOVERS_MAX,
+    SPLIT_OPENED_RECORDS,
     SPLIT_SHARES_RETRIES_MAX,
+    SPLIT_STRETCH_RECORDS,
 )
 from p2pkv.messages import FindRecords
 from p2pkv.swarm.contact import Contact
@@ -144,10 +145,10 @@ class SplitReading:
 
     async def _shares(self, until: Cursor | None) -> tuple[Opening, list[Run]]:
         """What each of a read quorum holds; where some fail in the middle, others are found in their place."""
-        request = self._query.request(self._page, self.read_to, until, RECORDS_ANSWER_MAX)
+        request = self._query.request(self._page, self.read_to, until, SPLIT_STRETCH_RECORDS)
         told: dict[Contact | None, tuple[Source, Reply, Run]] = {}
         failed: set[Contact | None] = set()
-        opening = await self._open(request)
+        opening = await self._open(msgspec.structs.replace(request, limit=SPLIT_OPENED_RECORDS))
         for left in reversed(range(SPLIT_SHARES_RETRIES_MAX + 1)):
             asked = {
                 _whose(source): (source, reply) for source, reply in zip(opening.sources, opening.replies, strict=True)

@@ -6,13 +6,21 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from p2pkv import messages
 from p2pkv.core.pages import place_of_page
 from p2pkv.core.records import content_hash
 from p2pkv.errors import P2pkvError, RemoteError
-from p2pkv.limits import RUN_BYTES_MAX, RUNS_ASKED_MAX, RUNS_BYTES_MAX, RUNS_RECORDS_MAX
+from p2pkv.limits import (
+    RUN_BYTES_MAX,
+    RUN_LONG_BYTES_MAX,
+    RUN_RECORDS_MAX,
+    RUNS_ASKED_MAX,
+    RUNS_BYTES_MAX,
+    RUNS_RECORDS_MAX,
+)
 from p2pkv.outcomes import BatchChange, Record
 from p2pkv.peer import Peer
 from p2pkv.storage.interface import DropVersion, RangeQuery
@@ -142,12 +150,15 @@ def ask(swarm: SimSwarm, requests: list[messages.FindRecords]) -> list[messages.
 
 def test_an_answer_has_a_bound_whatever_is_asked() -> None:
     with SimSwarm(2, seed=1) as swarm:
-        swarm.run(values_of(swarm.peers[1].put_many("k", [bytes(1000)] * 600)))
+        swarm.run(values_of(swarm.peers[1].put_many("k", [bytes(1000)] * 780)))
         place = place_of_page(b"k", b"")
         whole = messages.FindRecords(place, limit=1 << 40)
         (alone,) = ask(swarm, [whole])
         assert alone.more
-        assert RUN_BYTES_MAX / 2 < sum(len(version.body) for version in alone.versions) <= RUN_BYTES_MAX
+        assert RUN_LONG_BYTES_MAX / 2 < sum(len(version.body) for version in alone.versions) <= RUN_LONG_BYTES_MAX
+        (run,) = ask(swarm, [msgspec.structs.replace(whole, limit=RUN_RECORDS_MAX)])
+        assert run.more
+        assert RUN_BYTES_MAX / 2 < sum(len(version.body) for version in run.versions) <= RUN_BYTES_MAX
         many = ask(swarm, [whole] * RUNS_ASKED_MAX)
         assert sum(len(version.body) for reply in many for version in reply.versions) <= RUNS_BYTES_MAX + RUN_BYTES_MAX
         picking = messages.FindRecords(place, prefix=b"none begins so", limit=10)

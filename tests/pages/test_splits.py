@@ -54,6 +54,23 @@ def test_a_key_that_outgrows_its_page_splits_and_every_order_is_complete() -> No
         assert swarm.run(swarm.peers[5].count("k")) == 600
 
 
+def test_moving_gives_way_to_those_who_read_but_not_for_ever() -> None:
+    left: dict[bool, list[int]] = {}
+    for busy in (False, True):
+        with SimSwarm(12, seed=4) as swarm:
+            bound(swarm.peers, 200)
+            swarm.run(Witness().put_many(swarm.peers[0], "k", numbers(0, 3600)))
+            left[busy] = [swarm.run(leftovers(swarm))]
+            for _ in range(20):
+                if busy:
+                    assert swarm.run(values(swarm.peers[7].get("k", limit=1))) == numbers(0, 1)
+                swarm.run_for(seconds=1)
+                left[busy].append(swarm.run(leftovers(swarm)))
+    assert left[False][0] == left[True][0] > 10_000
+    assert left[False][5] < left[True][5] / 4, "whoever reads goes first"
+    assert left[True][20] < left[True][0] * 0.8, "but not for ever"
+
+
 @pytest.mark.parametrize("seed", seeds([2], [1]))
 def test_writers_and_readers_beside_splits_lose_and_double_nothing(seed: int) -> None:
     with SimSwarm(14, seed=seed, loss=0.03) as swarm:
