@@ -54,7 +54,7 @@ def key_of(cursor: Cursor) -> Key:
 class Stream:
     """One page on its way into the merge."""
 
-    __slots__ = ("buffer", "covered", "failure", "page", "reading", "span", "task")
+    __slots__ = ("buffer", "covered", "failure", "opening", "page", "reading", "span", "task")
 
     def __init__(self, page: PageName, reading: PageReading | SplitReading, span: int) -> None:
         self.page = page
@@ -63,11 +63,21 @@ class Stream:
         self.buffer: deque[tuple[Key, Version]] = deque()
         self.covered: Key | None = key_of(reading.after) if reading.after else None
         self.task: asyncio.Task[list[Version]] | None = None
+        self.opening = False  # is its page being opened with others?
         self.failure: IncompleteError | None = None
 
     @property
     def open(self) -> bool:
         return not self.reading.done
+
+    @property
+    def busy(self) -> bool:
+        """Is something of it on its way?"""
+        return self.opening or self.task is not None
+
+
+Opened = tuple[Stream, FindRecords, Opening | None]
+"""A stream whose page was opened by a request, with others; None: it has to be opened by a lookup."""
 
 
 class KeyReading:
@@ -95,7 +105,7 @@ class KeyReading:
         self._top = top
         self._streams: dict[PageName, Stream] = {}
         self._slots = asyncio.Semaphore(PAGES_ASKED_AT_ONCE_MAX)  # of pages that are opened one by one
-        self._opening: set[asyncio.Task[dict[PageName, Opening]]] = set()
+        self._opening: set[asyncio.Task[list[Opened]]] = set()
         self._leftovers: dict[Identity, Version] = {}  # of split pages: what lies below may be older
 
     async def runs(self, after: Cursor | None) -> AsyncGenerator[list[Version], None]:
@@ -156,7 +166,7 @@ class KeyReading:
         in_the_way = [stream for stream in streams if stream.covered is None]
         if in_the_way:
             streams = in_the_way  # nothing can be given out before: what lies further must not hold them up
-        slots = PAGES_READ_AT_ONCE_MAX - sum(stream.task is not None for stream in streams)
+        slots = PAGES_READ_AT_ONCE_MAX - sum(stream.busy for stream in streams)
         if slots <= 0:
             return
         span = max(READ_RUN_RECORDS_MIN, min(READ_RUN_RECORDS_MAX, READ_BUFFERED_RECORDS_MAX // (len(streams) or 1)))
@@ -168,39 +178,58 @@ class KeyReading:
             fresh = [stream for stream in waiting if stream.reading.fresh][:OPENED_TOGETHER_MAX]
             if fresh:
                 self._open_together(fresh)
-            waiting = [stream for stream in waiting if stream.task is None and not stream.reading.fresh]
+            waiting = [stream for stream in waiting if not stream.busy and not stream.reading.fresh]
         for stream in waiting[:slots]:
             fetching = stream.reading.next(self._span_of(stream, span), self._until(stream))
             stream.task = asyncio.create_task(fetching)
 
     def _open_together(self, streams: list[Stream]) -> None:
         """Open pages of a key that has many: all at once, as far as that can be."""
-        requests = {stream.page: self._first(stream) for stream in streams}
-        opening = asyncio.create_task(self._openings.open(requests))
-        self._opening.add(opening)
-        opening.add_done_callback(self._opening.discard)
+        asked = [(stream, self._first(stream)) for stream in streams]
         for stream in streams:
-            stream.task = asyncio.create_task(self._next_opened(stream, requests[stream.page], opening))
+            stream.opening = True
+        self._opening.add(asyncio.create_task(self._opened(asked)))
 
     def _first(self, stream: Stream) -> FindRecords:
         limit = SPLIT_OPENED_RECORDS if isinstance(stream.reading, SplitReading) else OPENED_TOGETHER_RECORDS
         return self._query.request(stream.page, stream.reading.after, self._until(stream), limit)
 
-    async def _next_opened(
-        self, stream: Stream, request: FindRecords, opening: asyncio.Task[dict[PageName, Opening]]
-    ) -> list[Version]:
-        """The first run of one of the pages that are being opened; by a lookup, where it is not among those found."""
-        found = (await asyncio.shield(opening)).get(stream.page)
-        if found is not None:
-            stream.reading.offer(found)
-            return await stream.reading.next(request.limit, request.until)
+    async def _opened(self, asked: list[tuple[Stream, FindRecords]]) -> list[Opened]:
+        failure: IncompleteError | None = None
+        found: dict[PageName, Opening] = {}
+        try:
+            found = await self._openings.open({stream.page: request for stream, request in asked})
+        except IncompleteError as error:
+            failure = error
+        for stream, _ in asked:
+            stream.opening = False
+            stream.failure = failure
+        return [(stream, request, found.get(stream.page)) for stream, request in asked if failure is None]
+
+    def _read_opened(self, stream: Stream, request: FindRecords, opening: Opening | None) -> None:
+        """Take the first run of a page that was opened; what that does not settle takes a task."""
+        if opening is None:
+            stream.task = asyncio.create_task(self._next_alone(stream, request))
+            return
+        try:
+            versions = stream.reading.open_with(opening, request.until)
+        except PageSplitError as split:
+            self._split(stream, split)
+            return
+        if versions is None:
+            stream.task = asyncio.create_task(stream.reading.next(request.limit, request.until))
+        else:
+            self._take_in(stream, versions)
+
+    async def _next_alone(self, stream: Stream, request: FindRecords) -> list[Version]:
+        """The first run of a page that is opened by a lookup."""
         async with self._slots:
             return await stream.reading.next(self._span_of(stream, READ_FIRST_RECORDS), request.until)
 
     def _hungry(self, stream: Stream, span: int) -> bool:
         if isinstance(stream.reading, SplitReading) and len(stream.buffer) < self._limit:
             span = READ_BUFFERED_RECORDS_MAX  # what it gives out is in memory already
-        return stream.task is None and stream.failure is None and 2 * len(stream.buffer) < span
+        return not stream.busy and stream.failure is None and 2 * len(stream.buffer) < span
 
     def _urgency(self, stream: Stream) -> tuple[bool, Key]:
         """Streams that have not come far come first, in the direction of reading."""
@@ -252,6 +281,7 @@ class KeyReading:
     async def _go_on(self) -> None:
         """Let answers in while much is given out, and ask for more as soon as there is room for it."""
         await asyncio.sleep(0)
+        self._take_opened()
         done = [stream for stream in self._streams.values() if stream.task is not None and stream.task.done()]
         for stream in done:
             task, stream.task = stream.task, None
@@ -262,15 +292,24 @@ class KeyReading:
     async def _wait(self) -> bool:
         """Wait for the next answer; False where all is read. Raises where a page stands in the way."""
         tasks = {stream.task: stream for stream in self._streams.values() if stream.task is not None}
-        if not tasks:
+        if not tasks and not self._opening:
             self._raise_failures()
             assert not any(stream.open for stream in self._streams.values()), "a read that waits for nothing"
             return False
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            tasks[task].task = None
-            await self._arrived(tasks[task], task)
+        await asyncio.wait([*tasks, *self._opening], return_when=asyncio.FIRST_COMPLETED)
+        self._take_opened()
+        for task, stream in tasks.items():
+            if task.done():
+                stream.task = None
+                await self._arrived(stream, task)
         return True
+
+    def _take_opened(self) -> None:
+        done = [opening for opening in self._opening if opening.done()]
+        for opening in done:
+            self._opening.remove(opening)
+            for opened in opening.result():
+                self._read_opened(*opened)
 
     async def _arrived(self, stream: Stream, fetching: Awaitable[list[Version]]) -> None:
         try:
@@ -281,6 +320,9 @@ class KeyReading:
         except IncompleteError as error:
             stream.failure = error
             return
+        self._take_in(stream, versions)
+
+    def _take_in(self, stream: Stream, versions: list[Version]) -> None:
         order, reverse = self._query.order, self._query.reverse
         found = [(key_of(position(version, order)), version) for version in versions]
         if isinstance(stream.reading, SplitReading):
@@ -295,7 +337,7 @@ class KeyReading:
         self._tree.noticed.add(stream.page)
         stream.reading = self._reading(stream.page, after)
         if split.opening is not None and split.until == self._until(stream):
-            stream.reading.offer(split.opening)
+            stream.reading.open_with(split.opening, split.until)
             stream.task = asyncio.create_task(stream.reading.next(SPLIT_OPENED_RECORDS, split.until))
         for child in children_of(stream.page):
             self._join(child, after)

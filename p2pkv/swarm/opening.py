@@ -29,6 +29,7 @@ import msgspec
 from p2pkv.core.pages import PageName
 from p2pkv.core.replication import read_quorum, within
 from p2pkv.core.views import Views
+from p2pkv.errors import RemoteError
 from p2pkv.ids import Place
 from p2pkv.limits import (
     OPENING_FEW_PAGES,
@@ -44,7 +45,7 @@ from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.lookup import Lookups
 from p2pkv.swarm.neighbourhood import Neighbourhood
 from p2pkv.swarm.replica import Replica
-from p2pkv.swarm.runs import Runs
+from p2pkv.swarm.runs import Asked, Done, Runs
 from p2pkv.swarm.sources import LocalSource, Opening, Source, Sources, view_of
 from p2pkv.wire import NodeTuple
 
@@ -107,8 +108,8 @@ class Openings:
         """How long to wait until the quickest of some contacts has answered."""
         return max(OPENING_PATIENCE_S, min(map(self._lookups.patience_s, contacts), default=0.0))
 
-    def begin(self, contact: Contact, request: FindRecords) -> asyncio.Future[FindRecordsReply]:
-        return self._runs.begin(contact, request)
+    def begin(self, contact: Contact, request: FindRecords, done: Done) -> Asked:
+        return self._runs.begin(contact, request, done)
 
     def remote(self, contact: Contact) -> Source:
         return self._sources.remote(contact)
@@ -148,7 +149,7 @@ class Page:
         self.here = here
         self.asked: set[bytes] = set()
         self.heard: dict[bytes, tuple[Source, FindRecordsReply]] = {}
-        self.waiting: dict[Contact, asyncio.Future[FindRecordsReply]] = {}
+        self.waiting: dict[Contact, Asked] = {}
         self.opening: Opening | None = None
         self.quorum = read_quorum(views.k)
         self.waits = False  # do versions wait in batches?
@@ -239,8 +240,8 @@ class _Together:
             for contact in self._owing:
                 self._openings.doubt(contact)
             for page in self._pages.values():
-                for future in page.waiting.values():
-                    future.cancel()
+                for asked in page.waiting.values():
+                    asked.cancel()
 
     async def _wait_while_answers_come(self, patience_s: float) -> bool:
         """Until all is over, or nobody has answered for so long, and as long as the first answer took; is it over?
@@ -300,13 +301,12 @@ class _Together:
         page.asked.add(contact.id)
         self._loads[contact.id] += 1
         self._owing[contact] += 1
-        future = page.waiting[contact] = self._openings.begin(contact, page.request)
-        future.add_done_callback(partial(self._answered, name, page, contact))
+        page.waiting[contact] = self._openings.begin(
+            contact, page.request, partial(self._answered, name, page, contact)
+        )
 
-    def _answered(self, name: PageName, page: Page, contact: Contact, future: asyncio.Future[FindRecordsReply]) -> None:
+    def _answered(self, name: PageName, page: Page, contact: Contact, outcome: FindRecordsReply | RemoteError) -> None:
         del page.waiting[contact]
-        if future.cancelled():
-            return
         self._heard_s = self._loop.time()
         self._first_s = self._first_s or self._heard_s
         self._owing[contact] -= 1
@@ -315,10 +315,10 @@ class _Together:
         self._late.discard(contact)
         if page.done:
             return
-        if future.exception() is None:
-            self._take(name, page, contact, future.result())
-        else:
+        if isinstance(outcome, RemoteError):
             self._ask_enough(name, page, 0)
+        else:
+            self._take(name, page, contact, outcome)
         self._finish_where_nobody_is_left(name, page)
 
     def _take(self, name: PageName, page: Page, contact: Contact, reply: FindRecordsReply) -> None:

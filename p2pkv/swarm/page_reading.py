@@ -98,9 +98,20 @@ class PageReading:
     def unread(self) -> bool:
         return not self.done
 
-    def offer(self, opening: Opening) -> None:
-        """Take the answers to the next request for a quorum's, so that no lookup is needed."""
-        self._offered = opening
+    def open_with(self, opening: Opening, until: Cursor | None) -> list[Version] | None:
+        """The first run, where the answers of a quorum settle it; None where `next` has to, which begins with them.
+
+        Raises PageSplitError.
+        """
+        if opening.split:
+            raise PageSplitError(opening, until)
+        self._opening = opening
+        merged = None if self._is_doubtful(opening) else self._same()
+        if merged is None:
+            self._opening, self._offered = None, opening
+            return None
+        self._advance(merged.end, until)
+        return without_echoes(merged.agreed, stock_bytes_of(merged.agreed))
 
     async def next(self, limit: int, until: Cursor | None = None) -> list[Version]:
         """The next versions in order, dead ones among them: about `limit`, none beyond `until`.
@@ -217,15 +228,18 @@ class PageReading:
         opening, self._offered = self._offered, None
         if opening is None:
             opening = await self._sources.open(self._query.key, request)
-        doubtful = _empty(opening) and (not self._page or (self.after is None and not self._query.prefix))
-        unsure = not opening.split and (doubtful or not agreed(opening))  # what a split page holds is united anyway
-        if len(opening.sources) < opening.quorum or unsure:
+        unsure = self._is_doubtful(opening) or not agreed(opening)
+        if len(opening.sources) < opening.quorum or (unsure and not opening.split):  # what a split one holds is united
             opening = await self._sources.open_all(self._query.key, request, opening)
         require_quorum(opening, self._page)
         if opening.split:
             raise PageSplitError(opening, until)
         self._opening = opening
         return runs_of(opening)
+
+    def _is_doubtful(self, opening: Opening) -> bool:
+        """Is it odd that nobody has anything?"""
+        return _empty(opening) and (not self._page or (self.after is None and not self._query.prefix))
 
     async def _settle(self, merged: MergedRuns, until: Cursor | None) -> list[Version]:
         """Decide the disputed records of a run by asking every source for them by name."""

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from p2pkv import messages
 from p2pkv.core.records import BATCH_ID_BYTES
@@ -32,7 +34,31 @@ from p2pkv.swarm.lookup import Lookups
 from p2pkv.swarm.protocol import PeerProtocol
 
 Reply = messages.FindRecordsReply
-_Waiting = tuple[messages.FindRecords, asyncio.Future[Reply]]
+Done = Callable[[Reply | RemoteError], None]
+"""Takes the answer, or what went wrong; called once, and never at once."""
+
+
+class Asked:
+    """A question on its way. Its outcome comes by a function: an opening of many pages has a thousand of them."""
+
+    __slots__ = ("_done", "request")
+
+    def __init__(self, request: messages.FindRecords, done: Done) -> None:
+        self.request = request
+        self._done: Done | None = done
+
+    @property
+    def over(self) -> bool:
+        return self._done is None
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more."""
+        self._done = None
+
+    def settle(self, outcome: Reply | RemoteError) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(outcome)
 
 
 class Runs:
@@ -51,22 +77,27 @@ class Runs:
         """One run of a contact. Raises RemoteError."""
         if not contact.bulk:
             return checked(await self._protocol.call(contact, messages.FIND_RECORDS, request))
-        return await self.begin(contact, request)
-
-    def begin(self, contact: Contact, request: messages.FindRecords) -> asyncio.Future[Reply]:
-        """Ask a contact that takes bulk transfer. The future fails with RemoteError; cancelled, nothing is asked."""
         future: asyncio.Future[Reply] = self._loop.create_future()
+        asked = self.begin(contact, request, partial(_into, future))
+        try:
+            return await future
+        finally:
+            asked.cancel()
+
+    def begin(self, contact: Contact, request: messages.FindRecords, done: Done) -> Asked:
+        """Ask a contact that takes bulk transfer. What is cancelled before it is sent is not asked."""
+        asked = Asked(request, done)
         queue = self._queues.get(contact)
         if queue is None:
             queue = self._queues[contact] = _Queue()
         if len(queue.waiting) >= RUNS_WAITING_MAX:
-            future.set_exception(RemoteError("busy", "too many requests wait here"))
-            return future
-        queue.waiting.append((request, future))
+            self._loop.call_soon(asked.settle, RemoteError("busy", "too many requests wait here"))
+            return asked
+        queue.waiting.append(asked)
         if not queue.soon:
             queue.soon = True
             self._loop.call_soon(self._turn, contact, queue)
-        return future
+        return asked
 
     def keeps_waiting(self, contact: Contact) -> bool:
         """Has it owed an answer for so long, or while so many others answered, that it may be dead?"""
@@ -85,9 +116,7 @@ class Runs:
         """Send what waits, as far as calls may be under way."""
         queue.soon = False
         if self._closed:
-            for _, future in queue.waiting:
-                _fail(future, _stopping())
-            queue.waiting.clear()
+            _fail(queue.take_all(), _stopping())
         while queue.waiting and queue.calls < RUNS_CALLS_AT_ONCE_MAX:
             part = _next_part(queue.waiting)
             if not part:
@@ -101,28 +130,24 @@ class Runs:
         if not queue.waiting and not queue.calls:
             self._queues.pop(contact, None)
 
-    async def _call(self, contact: Contact, queue: _Queue, part: list[_Waiting]) -> None:
+    async def _call(self, contact: Contact, queue: _Queue, part: list[Asked]) -> None:
         asked_s = self._loop.time()
         try:
-            replies = await self._ask(contact, [request for request, _ in part])
+            replies = await self._ask(contact, [asked.request for asked in part])
             queue.doubted = False
-            for (_, future), reply in zip(part, replies, strict=False):
-                _settle(future, reply)
             queue.waiting.extendleft(reversed(part[len(replies) :]))
+            for asked, reply in zip(part, replies, strict=False):
+                asked.settle(_judged(reply))
         except RemoteError as error:
             if isinstance(error, SilentError):
                 self._lookups.silent(contact, asked_s)
-                part += queue.waiting
-                queue.waiting.clear()
-            for _, future in part:
-                _fail(future, error)
+                part += queue.take_all()
+            _fail(part, error)
         except asyncio.CancelledError:
-            for _, future in part:
-                _fail(future, _stopping())
+            _fail(part, _stopping())
             raise
         except Exception as error:
-            for _, future in part:
-                _fail(future, RemoteError("failed", repr(error)))
+            _fail(part, RemoteError("failed", repr(error)))
             raise
         finally:
             queue.calls -= 1
@@ -153,24 +178,30 @@ class _Queue:
     __slots__ = ("calls", "doubted", "heard_s", "soon", "waiting")
 
     def __init__(self) -> None:
-        self.waiting: deque[_Waiting] = deque()
+        self.waiting: deque[Asked] = deque()
         self.calls = 0  # under way
         self.heard_s = 0.0  # when a call was answered, or the first one sent
         self.soon = False  # a turn is coming
         self.doubted = False  # it may be dead
 
+    def take_all(self) -> list[Asked]:
+        """All that waits, taken out."""
+        waiting = list(self.waiting)
+        self.waiting.clear()
+        return waiting
 
-def _next_part(waiting: deque[_Waiting]) -> list[_Waiting]:
+
+def _next_part(waiting: deque[Asked]) -> list[Asked]:
     """What goes into one message, taken out: the first that are still wanted. A long run is asked for alone."""
-    part: list[_Waiting] = []
+    part: list[Asked] = []
     while waiting and len(part) < RUNS_ASKED_MAX:
-        request, future = waiting[0]
-        long = request.limit > RUN_RECORDS_MAX and not request.digest_only
+        asked = waiting[0]
+        long = asked.request.limit > RUN_RECORDS_MAX and not asked.request.digest_only
         if part and long:
             break
         waiting.popleft()
-        if not future.done():
-            part.append((request, future))
+        if not asked.over:
+            part.append(asked)
             if long:
                 break
     return part
@@ -180,20 +211,27 @@ def _stopping() -> RemoteError:
     return RemoteError("failed", "the peer stops")
 
 
-def _settle(future: asyncio.Future[Reply], reply: Reply) -> None:
+def _into(future: asyncio.Future[Reply], outcome: Reply | RemoteError) -> None:
+    """Wake up whoever awaits the answer."""
     if future.done():
         return
+    if isinstance(outcome, RemoteError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
+
+
+def _judged(reply: Reply) -> Reply | RemoteError:
     try:
-        future.set_result(checked(reply))
+        return checked(reply)
     except RemoteError as error:
-        _fail(future, error)
+        return error
 
 
-def _fail(future: asyncio.Future[Reply], error: RemoteError) -> None:
+def _fail(part: Iterable[Asked], error: RemoteError) -> None:
     """Each gets an error of its own: many may raise it."""
-    if not future.done():
-        future.set_exception(error.again())
-        future.exception()  # seen, where nobody waits any more
+    for asked in part:
+        asked.settle(error.again())
 
 
 def checked(reply: Reply) -> Reply:

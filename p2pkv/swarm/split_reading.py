@@ -91,9 +91,10 @@ class SplitReading:
         """Is the page to be opened next? It is opened anew for every part of its shares."""
         return self.unread and not self._found
 
-    def offer(self, opening: Opening) -> None:
-        """As `PageReading.offer`."""
+    def open_with(self, opening: Opening, until: Cursor | None) -> list[Version] | None:
+        """As `PageReading.open_with`, but that it never is settled by the first answers alone."""
         self._offered = opening
+        return None
 
     async def next(self, limit: int, until: Cursor | None = None) -> list[Version]:
         """Read the shares, or give out the next of what they hold, and what replaced it below; in no order.

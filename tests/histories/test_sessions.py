@@ -20,8 +20,8 @@ def play(seed: int, peers: int, hours: float, pause_s: float) -> Sessions:
     return sessions
 
 
-def test_half_an_hour_of_comings_and_goings() -> None:
-    sessions = play(seed=1, peers=25, hours=0.5, pause_s=10)
+def test_a_quarter_of_an_hour_of_comings_and_goings() -> None:
+    sessions = play(seed=1, peers=25, hours=0.25, pause_s=10)
     assert sessions.wrong == []
     assert sessions.counts["failed"] <= 0.01 * sessions.counts["looks"]
 

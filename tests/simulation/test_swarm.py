@@ -168,9 +168,9 @@ with SimSwarm(15, seed={seed}, loss=0.1, duplication=0.05) as swarm:
     with tempfile.TemporaryDirectory() as folder:
         swarm.run(use_everything(swarm, pathlib.Path(folder)))
     swarm.crash(3)
-    swarm.run_for(minutes=1)
+    swarm.run_for(seconds=20)
     swarm.restart(3)
-    swarm.run_for(minutes=1)
+    swarm.run_for(seconds=20)
     print(swarm.trace_hash)
 """
 
