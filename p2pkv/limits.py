@@ -318,6 +318,7 @@ STORE_COMPACTION_CHUNKS = 16  # chunks moved at a time, so that they never crowd
 STORE_READER_THREADS = 4
 STORE_QUESTIONS_QUEUED_MAX = 4096  # reads waiting for a reader thread
 STORE_CACHE_PAGES_MAX = 8192
+STORE_FIRST_RECORDS_KEPT_MAX = 8192  # of pages that are not kept whole; some 5 MB where records are short
 STORE_CACHE_BYTES_MAX = 32 * MIB  # of encoded versions
 STORE_CACHED_PAGE_BYTES_MAX = 256 * KIB  # a larger page is read from disk
 STORE_CACHED_UNREAD_WRITES_MAX = 128  # writes to a page that nobody reads, after which it is not kept in memory

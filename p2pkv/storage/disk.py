@@ -15,6 +15,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from itertools import zip_longest
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
@@ -31,6 +32,7 @@ from p2pkv.limits import (
 from p2pkv.storage import disk_reads, disk_schema
 from p2pkv.storage.disk_batch import Committed
 from p2pkv.storage.disk_cache import PageCache
+from p2pkv.storage.disk_firsts import FirstRecords
 from p2pkv.storage.disk_groups import GroupThread, Job
 from p2pkv.storage.disk_packs import AppendChunk, Packs
 from p2pkv.storage.disk_readers import Readers
@@ -93,6 +95,7 @@ class DiskStore(Store):
         self._packs = Packs(folder / "packs", self._files, pack_bytes_max)
         self._lock = FolderLock(folder / "lock")
         self._cache = PageCache()
+        self._firsts = FirstRecords()
         self._arriving_bytes = 0  # of chunks on their way, so that many at once do not pass the quota together
         self._opened = False
         self._upkeep = Upkeep(self, self._packs)
@@ -101,6 +104,7 @@ class DiskStore(Store):
     async def open(self) -> None:
         """Raises P2pkvError where the folder is in use, damaged, of a future version or cannot be made."""
         self._cache.clear()
+        self._firsts.clear()
         await asyncio.to_thread(self._open_files)
         self._readers = Readers(self._folder)
         self._database = GroupThread[Work](
@@ -155,6 +159,7 @@ class DiskStore(Store):
         for job in jobs:
             if isinstance(job.result, Committed) and job.error is None:
                 self._cache.apply(job.result)
+                self._firsts.apply(job.result)
                 self.watcher.wrote(job.result.writes, job.result.outcomes)
 
     async def read(self, query: RangeQuery) -> RangeResult:
@@ -166,21 +171,38 @@ class DiskStore(Store):
         return await self._ask_noting_damage(disk_reads.read_range, query, self._now_s())
 
     async def read_many(self, queries: Sequence[RangeQuery], records_max: int, bytes_max: int) -> list[RangeResult]:
-        """Pages in memory are read here, all others in one visit of a thread. No page is brought into memory by it."""
+        """What is in memory is read here, all else in one visit of a thread. No page is brought into memory by it."""
         budget, now_s = Budget(records_max, bytes_max), self._now_s()
-        apart = [index for index, query in enumerate(queries) if query.place not in self._cache]
-        wanted = [queries[index] for index in apart]
-        found = await self._ask_noting_damage(disk_reads.read_ranges, wanted, budget, now_s) if wanted else []
+        apart = [index for index, query in enumerate(queries) if not self._knows(query)]
+        found = await self._read_apart([queries[index] for index in apart], budget, now_s) if apart else []
         read: dict[int, RangeResult] = dict(zip(apart, found, strict=False))
         results: list[RangeResult] = []
         for index, query in enumerate(queries):
-            page = self._cache.get(query.place) if index not in read else None
-            if page is not None and not (results and budget.spent):
-                read[index] = page.select(query, now_s, budget)
-            if index not in read:
+            result = read.get(index)
+            if result is None and not (results and budget.spent):
+                result = self._recall(query, budget, now_s)
+            if result is None:
                 break
-            results.append(read[index])
-        return results or [await self.read(queries[0])]  # its page was in memory when this began
+            results.append(result)
+        return results or [await self.read(queries[0])]  # it was in memory when this began
+
+    def _knows(self, query: RangeQuery) -> bool:
+        return query.place in self._cache or self._firsts.has(query)
+
+    def _recall(self, query: RangeQuery, budget: Budget, now_s: float) -> RangeResult | None:
+        """What is asked for, from memory; None where it is not there."""
+        page = self._cache.get(query.place)
+        return page.select(query, now_s, budget) if page is not None else self._firsts.get(query, budget)
+
+    async def _read_apart(self, queries: list[RangeQuery], budget: Budget, now_s: float) -> list[RangeResult]:
+        tokens = [self._firsts.begin_load(query) for query in queries]
+        found: list[RangeResult] = []
+        try:
+            found = await self._ask_noting_damage(disk_reads.read_ranges, queries, budget, now_s)
+        finally:
+            for query, token, result in zip_longest(queries, tokens, found):
+                self._firsts.end_load(query, token, result)
+        return found
 
     async def _load(self, place: Place) -> Page | None:
         token = self._cache.begin_load(place)
@@ -339,6 +361,7 @@ class DiskStore(Store):
     async def drop_damaged(self, damage: Damage) -> None:
         self.damaged_records += cast(int, await self.write(DropDamaged(tuple(damage.rows), tuple(damage.blocks))))
         self._cache.clear()
+        self._firsts.clear()
         self.watcher.lost_records()
         for name in damage.names:
             _log.warning("record %r was damaged on disk and dropped", name)

@@ -22,6 +22,7 @@ from p2pkv.outcomes import Order
 from p2pkv.storage import disk_blocks
 from p2pkv.storage.disk_batch import decode, state_of
 from p2pkv.storage.disk_blocks import Block, Damaged
+from p2pkv.storage.disk_firsts import asks_for_head
 from p2pkv.storage.disk_writer import Location
 from p2pkv.storage.interface import Held, PageInfo, RangeQuery, RangeResult, Register, StoreFailedError, Stretch
 from p2pkv.storage.page import Page
@@ -96,7 +97,7 @@ def read_ranges(
             heads = _heads(database, part, pages)
             for query in part:
                 page, head = pages.get(query.place), heads.get((query.place, query.order, query.reverse))
-                if page is not None and head is not None and _asks_for_head(query):
+                if page is not None and head is not None and asks_for_head(query):
                     found = collect([head], query, now_s, budget)
                     results.append(msgspec.structs.replace(found, more=page.total > 1))
                 else:
@@ -127,12 +128,6 @@ def _find_pages(database: sqlite3.Connection, places: Collection[Place]) -> dict
     return {place: _PageRow(*row) for place, *row in database.execute(sql, tuple(places))}
 
 
-def _asks_for_head(query: RangeQuery) -> bool:
-    """Does it ask for whatever is first in a page?"""
-    part = query.after or query.until or query.prefix
-    return query.limit == 1 and query.dead and not query.pending and not part
-
-
 _Head = tuple[Place, Order, bool]
 
 
@@ -144,7 +139,7 @@ def _heads(
     wanted = defaultdict[tuple[Order, bool], dict[int, Place]](dict)
     for query in queries:
         page = pages.get(query.place)
-        if page is not None and not page.waits and _asks_for_head(query):
+        if page is not None and not page.waits and asks_for_head(query):
             wanted[query.order, query.reverse][page.id] = query.place
     heads: dict[_Head, tuple[Version, int]] = {}
     for (order, reverse), places in wanted.items():

@@ -513,10 +513,12 @@ class StoreConformance:
 
     async def compare(self, batches: list[list[Write]], queries: list[RangeQuery]) -> None:
         store, model = self.make_store(Clock()), Model()
+        firsts = [RangeQuery(place, limit=1, dead=True) for place in PLACES]
         await store.open()
         try:
             for batch in batches:
                 assert await store.commit(batch) == model.commit(batch)
+                assert await store.read_many(firsts, 10, 1 << 20) == [model.read(query, NOW_S) for query in firsts]
                 for query in queries:
                     assert await store.read(query) == model.read(query, NOW_S)
             for place in PLACES:

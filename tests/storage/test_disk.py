@@ -15,16 +15,20 @@ import pytest
 
 from p2pkv.errors import P2pkvError
 from p2pkv.ids import chunk_id_of, place_of_key
-from p2pkv.storage import disk_blocks, disk_cache, disk_reads
+from p2pkv.storage import disk_blocks, disk_cache, disk_firsts, disk_reads
 from p2pkv.storage.disk import DiskStore
+from p2pkv.storage.disk_batch import Committed
+from p2pkv.storage.disk_firsts import FirstRecords
 from p2pkv.storage.disk_writer import IndexChunk, RetirePack, Work
 from p2pkv.storage.interface import (
     PutRegister,
     RangeQuery,
+    RangeResult,
     Store,
     StoreFailedError,
     Write,
 )
+from p2pkv.storage.page import STORED
 from tests.storage.conformance import StoreConformance
 from tests.storage.disks import make, packs, put_chunk
 from tests.storage.samples import PLACE, Clock, put, series, version
@@ -42,13 +46,35 @@ class TestDiskStore(StoreConformance):
         return DiskStore(self.root / str(self.made), clock, quota_bytes)
 
 
-class TestDiskStoreWithoutCache(TestDiskStore):
-    """Every read goes to SQLite."""
+class _NoPages:
+    """No page is kept in memory."""
 
     @pytest.fixture(autouse=True)
     def uncached(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(disk_reads, "STORE_CACHED_PAGE_BYTES_MAX", -1)
         monkeypatch.setattr(disk_cache, "STORE_CACHE_PAGES_MAX", 0)
+
+
+class TestDiskStoreOfFirstRecords(_NoPages, TestDiskStore):
+    """Nothing but first records is kept in memory."""
+
+    async def test_first_records_are_read_from_the_disk_no_more(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = self.make_store(Clock())
+        await store.open()
+        first, *others = series(20)
+        await store.commit([put(first), *map(put, others)])
+        monkeypatch.setattr(disk_reads, "read_ranges", None)
+        (result,) = await store.read_many([RangeQuery(PLACE, limit=1, dead=True)], 10, 1 << 20)
+        assert (result.versions, result.more) == ([first], True)
+        await store.close()
+
+
+class TestDiskStoreWithoutCache(_NoPages, TestDiskStore):
+    """Every read goes to SQLite."""
+
+    @pytest.fixture(autouse=True)
+    def no_firsts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(disk_firsts, "STORE_FIRST_RECORDS_KEPT_MAX", 0)
 
 
 class TestDiskStoreInBlocks(TestDiskStoreWithoutCache):
@@ -138,6 +164,8 @@ async def test_another_process_is_named(tmp_path: Path) -> None:
     code = f"""
 import asyncio, pathlib, sys
 from p2pkv.storage.disk import DiskStore
+from p2pkv.storage.disk_batch import Committed
+from p2pkv.storage.disk_firsts import FirstRecords
 async def main():
     await DiskStore(pathlib.Path({str(tmp_path)!r}), float).open()
     print("open", flush=True)
@@ -311,3 +339,15 @@ async def test_a_chunk_on_its_way_survives_the_rewriting_of_its_pack(
     await store.open()
     assert await store.get_chunk(slow) == b"slow"
     await store.close()
+
+
+def test_a_first_record_that_was_read_while_its_page_was_written_to_is_not_kept() -> None:
+    firsts, query = FirstRecords(), RangeQuery(PLACE, limit=1, dead=True)
+    earlier, later = series(2)
+    for written in (False, True):
+        token = firsts.begin_load(query)
+        if written:
+            firsts.apply(Committed([put(earlier)], [STORED], set(), [100]))
+        firsts.end_load(query, token, RangeResult([later], False))
+        assert firsts.has(query) is not written
+        firsts.clear()
