@@ -1,7 +1,8 @@
 """Counts the records of a key without fetching them: digests and counts of all pages, side by side.
 
 Theory of operation. The pages are counted level by level, so that a split page is asked before its children, for the
-reason that reads have. Where a level has many, their replicas are asked for all of them at once (summaries.py); what is
+reason that reads have; what lies below closed pages, which nothing leaves any more, is asked for at once. Where a level
+has many, their replicas are asked for all of them at once (summaries.py); what is
 not settled so is asked for page by page. A page whose read quorum agrees by digest counts as it says. Where replicas
 differ, the page is read; where a split page still holds records, it is read with all below it, because only the merge
 can tell which of them were moved already.
@@ -12,7 +13,7 @@ Owns nothing but the walk.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -59,13 +60,31 @@ class Count:
 
     async def run(self) -> int:
         """The live records of the key. Raises IncompleteError, UnreachableError."""
-        total, level = 0, [ROOT]
+        if ROOT in self._tree.closed:
+            root, total = await asyncio.gather(self._ask(ROOT), self._count(children_of(ROOT)))
+            if _is_hollow(root):
+                return total
+        return await self._count([ROOT])
+
+    async def _count(self, pages: Iterable[PageName]) -> int:
+        """The live records of pages, and of those that are to be counted beside them."""
+        total, level = 0, self._open(pages)
         while level:
             sums = await self._sum_up([page for page in level if page not in self._tree.noticed])
             parts = await asyncio.gather(*(self._one(page) for page in level if page not in sums))
             total += sum(sums.values()) + sum(count for count, _ in parts)
-            level = [child for _, children in parts for child in children]
+            level = self._open(child for _, children in parts for child in children)
         return total
+
+    def _open(self, pages: Iterable[PageName]) -> list[PageName]:
+        """The pages, and in the place of closed ones those below. The root may hold stock values, closed or not."""
+        asked: list[PageName] = []
+        for page in pages:
+            if page in self._tree.closed and page != ROOT:
+                asked += self._open(children_of(page))
+            else:
+                asked.append(page)
+        return asked
 
     async def _sum_up(self, pages: Sequence[PageName]) -> dict[PageName, int]:
         """The pages of which many replicas can speak at once, as far as they agree."""
@@ -75,14 +94,12 @@ class Count:
 
     async def _one(self, page: PageName) -> tuple[int, list[PageName]]:
         """The live records of a page, and the pages that are to be counted beside it."""
-        if page in self._tree.closed and page != ROOT:
-            return 0, children_of(page)
         opening = await self._ask(page)
         replies = [reply for reply in opening.replies if isinstance(reply, messages.FindRecordsReply)]
         if opening.split:
             self._tree.noticed.add(page)
             self._mender.tell_split(self._query.key, page, opening.unaware)
-            if all(reply.digest == _EMPTY and not reply.more for reply in replies):
+            if _is_hollow(opening):
                 if not self._query.prefix and not opening.unaware:
                     self._tree.close(page)
                 return 0, children_of(page)
@@ -108,6 +125,13 @@ class Count:
         async for versions in reading.runs(None):
             total += sum(map(self._alive, versions))
         return total
+
+
+def _is_hollow(opening: Opening) -> bool:
+    """Is the page split, and holds nothing any more?"""
+    return opening.split and all(
+        getattr(reply, "digest", _EMPTY) == _EMPTY and not getattr(reply, "more", False) for reply in opening.replies
+    )
 
 
 def _nothing(opening: Opening) -> bool:

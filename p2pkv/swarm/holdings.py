@@ -118,9 +118,10 @@ class Holdings:
         self.on_split(place)
 
     def leftover(self, place: Place) -> None:
-        """Somebody saw that a split page still holds records."""
+        """Somebody reads what a split page still holds."""
+        self.on_read()
         self.on_split(place)
 
-    def read(self) -> None:
-        """Somebody reads a split page, or what lies below one."""
+    def below_leftovers(self) -> None:
+        """Somebody looks for such records in the pages below."""
         self.on_read()

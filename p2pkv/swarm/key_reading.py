@@ -76,7 +76,7 @@ class Stream:
         return self.opening or self.task is not None
 
 
-Opened = tuple[Stream, FindRecords, Opening | None]
+Opened = tuple[Stream, FindRecords, Opening | IncompleteError | None]
 """A stream whose page was opened by a request, with others; None: it has to be opened by a lookup."""
 
 
@@ -195,19 +195,18 @@ class KeyReading:
         return self._query.request(stream.page, stream.reading.after, self._until(stream), limit)
 
     async def _opened(self, asked: list[tuple[Stream, FindRecords]]) -> list[Opened]:
-        failure: IncompleteError | None = None
-        found: dict[PageName, Opening] = {}
         try:
             found = await self._openings.open({stream.page: request for stream, request in asked})
         except IncompleteError as error:
-            failure = error
-        for stream, _ in asked:
-            stream.opening = False
-            stream.failure = failure
-        return [(stream, request, found.get(stream.page)) for stream, request in asked if failure is None]
+            return [(stream, request, error) for stream, request in asked]
+        return [(stream, request, found.get(stream.page)) for stream, request in asked]
 
-    def _read_opened(self, stream: Stream, request: FindRecords, opening: Opening | None) -> None:
+    def _read_opened(self, stream: Stream, request: FindRecords, opening: Opening | IncompleteError | None) -> None:
         """Take the first run of a page that was opened; what that does not settle takes a task."""
+        stream.opening = False
+        if isinstance(opening, IncompleteError):
+            stream.failure = opening
+            return
         if opening is None:
             stream.task = asyncio.create_task(self._next_alone(stream, request))
             return
@@ -237,8 +236,9 @@ class KeyReading:
         return begun != self._query.reverse, stream.covered or (0, b"", b"")
 
     def _above(self, stream: Stream) -> list[Stream]:
-        """The streams of the split pages above a page that are not read to their ends."""
-        lines = (self._streams.get(stream.page[:depth]) for depth in range(len(stream.page)))
+        """The streams of the split pages above a page that are not read to their ends, and from which records move."""
+        pages = (stream.page[:depth] for depth in range(len(stream.page)))
+        lines = (self._streams.get(page) for page in pages if page not in self._tree.closed)
         return [above for above in lines if above is not None and above.reading.unread]
 
     def _may_read(self, stream: Stream) -> bool:
@@ -346,10 +346,11 @@ class KeyReading:
         failed = [stream for stream in self._streams.values() if stream.failure is not None]
         if not failed:
             return
-        reasons = "; ".join(str(stream.failure) for stream in failed[:FAILURES_NAMED_MAX])
-        more = f"; and {len(failed) - FAILURES_NAMED_MAX} more pages" if len(failed) > FAILURES_NAMED_MAX else ""
+        reasons = list(dict.fromkeys(str(stream.failure) for stream in failed))
+        named = "; ".join(reasons[:FAILURES_NAMED_MAX])
+        more = f"; and {len(reasons) - FAILURES_NAMED_MAX} more pages" if len(reasons) > FAILURES_NAMED_MAX else ""
         assert failed[0].failure is not None
-        raise IncompleteError(reasons + more, failed[0].failure.mend) from failed[0].failure
+        raise IncompleteError(named + more, failed[0].failure.mend) from failed[0].failure
 
     async def _end(self) -> None:
         reading = [stream.task for stream in self._streams.values() if stream.task is not None]

@@ -8,7 +8,7 @@ and doing it again is harmless. The replicas begin one after the other, the near
 records and the others find them there: those whose turn comes later wait, run by run, until the last record of a run
 has come.
 What comes late into a split page is moved on when it comes. Whoever reads a key meanwhile is waited for, and nobody
-waits for this, so it pauses while split pages are read here, though not for ever.
+waits for this, so it pauses while records on their way are read here, though not for ever.
 
 Owns the tasks that do this and their pace.
 """
@@ -76,7 +76,7 @@ class Mover:
         self._env = env
         self._slots = asyncio.Semaphore(MOVES_AT_ONCE_MAX)
         self._moving: set[Place] = set()
-        self._read_s = float("-inf")  # when somebody last read a split page here, or below one
+        self._read_s = float("-inf")  # when somebody last read what is on its way here
         self._next_run_s = 0.0  # when a run is moved though somebody reads
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -203,18 +203,18 @@ class Mover:
             result = await self._store.read(query)
             versions = [v for v in result.versions if v.name and not v.flags & Flag.SPLIT]
             if versions:
-                await self._give_way()
+                await self._give_way(len(versions))
                 clean &= await self._move_run(place, key, page, versions, carry=carry)
             if not result.more or not (carry or clean):
                 return clean
             after = position(result.versions[-1], "time")
 
-    async def _give_way(self) -> None:
-        """Let those who read go first; while they do, one run of all pages goes on in a while."""
+    async def _give_way(self, records: int) -> None:
+        """Let those who read go first; while they do, a run goes on now and then, the longer the more seldom."""
         loop = asyncio.get_running_loop()
         while (now_s := loop.time()) < self._read_s + MOVE_GIVES_WAY_S:
             if now_s >= self._next_run_s:
-                self._next_run_s = now_s + MOVE_GIVES_WAY_S_MAX
+                self._next_run_s = now_s + MOVE_GIVES_WAY_S_MAX * records / MOVE_RECORDS_MAX
                 return
             await asyncio.sleep(min(self._read_s + MOVE_GIVES_WAY_S, self._next_run_s) - now_s)
 

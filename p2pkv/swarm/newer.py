@@ -51,7 +51,7 @@ class NewerHere:
     async def on_find_newer(self, request: messages.FindNewer) -> messages.FindNewerReply:
         """About as many of the names, from the first, as there is room for; at least about one."""
         _check_request(request.pages)
-        self._holdings.read()
+        self._holdings.below_leftovers()
         replies: list[messages.FindNamesReply] = []
         room_bytes = NEWER_BYTES_MAX
         for asked in request.pages:

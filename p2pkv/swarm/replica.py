@@ -220,10 +220,8 @@ class Replica:
         split = (await self.holdings.of(place)).split
         now_s = self._env.now_s()
         versions = [v for v in result.versions if not v.flags & Flag.SPLIT] if split else result.versions
-        if split:
-            self.holdings.read()
-            if result.batches or any(version.name for version in versions):
-                self.holdings.leftover(place)
+        if split and (result.batches or any(version.name for version in versions)):
+            self.holdings.leftover(place)
         order: Order = "name" if request.by_name else "time"
         return messages.FindRecordsReply(
             versions=[] if request.digest_only else versions,
