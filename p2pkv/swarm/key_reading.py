@@ -192,7 +192,7 @@ class KeyReading:
 
     def _first(self, stream: Stream) -> FindRecords:
         limit = SPLIT_OPENED_RECORDS if isinstance(stream.reading, SplitReading) else OPENED_TOGETHER_RECORDS
-        return self._query.request(stream.page, stream.reading.after, self._until(stream), limit)
+        return self._query.request(stream.page, stream.reading.read_to, self._until(stream), limit)
 
     async def _opened(self, asked: list[tuple[Stream, FindRecords]]) -> list[Opened]:
         try:
@@ -336,7 +336,8 @@ class KeyReading:
         after = stream.reading.after
         self._tree.noticed.add(stream.page)
         stream.reading = self._reading(stream.page, after)
-        if split.opening is not None and split.until == self._until(stream):
+        same = stream.reading.read_to == after and split.until == self._until(stream)
+        if split.opening is not None and same:
             stream.reading.open_with(split.opening, split.until)
             stream.task = asyncio.create_task(stream.reading.next(SPLIT_OPENED_RECORDS, split.until))
         for child in children_of(stream.page):

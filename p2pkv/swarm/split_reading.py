@@ -69,7 +69,11 @@ class SplitReading:
         leftovers: Held,
     ) -> None:
         """`leftovers` is told at once of all that is found."""
-        self.after = self.read_to = after
+        # In reverse order of time a newer version stands before the one that it replaces: what lies before the position
+        # is not given out, but must be known.
+        self._rewound = after is not None and query.reverse and query.order == "time"
+        self.read_to = None if self._rewound else after
+        self.after = self._begin = after
         self.unread = True
         self._sources = sources
         self._mender = mender
@@ -103,6 +107,8 @@ class SplitReading:
         """
         if not self._found:
             await self._read(until)
+            while self._lags():
+                await self._read(until)
             if not self._found:
                 self.after = self.read_to
             return []
@@ -125,6 +131,11 @@ class SplitReading:
         order, reverse = self._query.order, self._query.reverse
         return version.dead or within(version, order, self.after, None, reverse=reverse)
 
+    def _lags(self) -> bool:
+        """Have the shares not been read up to where this walk began?"""
+        begin, read_to = self._begin, self.read_to
+        return self._rewound and begin is not None and read_to is not None and read_to >= begin
+
     # --- reading the shares ---
 
     async def _read(self, until: Cursor | None) -> None:
@@ -139,6 +150,8 @@ class SplitReading:
             self._tree.close(self._page)
         for version in found:
             self._leftovers[version.identity] = merge(self._leftovers.get(version.identity), version)
+        if self._rewound:
+            found = [version for version in found if within(version, order, self._begin, None, reverse=reverse)]
         found = without_echoes(found, stock_bytes_of(found))
         self._found = sorted(found, key=lambda version: position(version, order), reverse=reverse)
         self.read_to = end or until

@@ -202,6 +202,43 @@ def test_an_older_version_in_a_child_gives_way_to_the_one_that_is_still_above() 
             assert sorted(got) == [(name, b"new") for name in names], (order, reverse)
 
 
+def test_what_was_deleted_before_the_cursor_of_a_read_in_reverse_does_not_come_back() -> None:
+    """The deletion is newer, so such a read has passed it; a replica that missed it still has the record."""
+    with SimSwarm(16, seed=6) as swarm:
+        hold_still(swarm)
+        names = [f"n{number:02}" for number in range(20)]
+        root = replicas(swarm, PLACE)
+
+        async def put(some: Sequence[str]) -> None:
+            for name in some:
+                await swarm.peers[0].put("k", b"value", name=name, acks="all")
+
+        async def delete(some: Sequence[str]) -> None:
+            for name in some:
+                await swarm.peers[0].delete("k", name=name)
+
+        async def turn_back(peer: Peer, old: Sequence[Version]) -> None:
+            await drop(peer, PLACE, await held(peer))
+            await peer.node.store.commit([PutVersion(PLACE, KEY, version) for version in old])
+
+        async def behind_the_first(peer: Peer) -> list[str]:
+            (first,) = [record async for record in peer.get("k", reverse=True, limit=1)]
+            return [record.name async for record in peer.get("k", reverse=True, after=first.cursor)]
+
+        swarm.run(put(names))
+        old = swarm.run(held(root[0]))
+        swarm.run(delete(names[:10]))
+        swarm.run_for(seconds=3)
+        nearest = swarm.peers[READER].node.neighbourhood.nearest(PLACE)
+        stale = {contact.id for contact in nearest[:3]}  # those who are asked first
+        for peer in root:
+            if peer.node.identity.node_id in stale:
+                swarm.run(turn_back(peer, old))
+        split(swarm)
+        for reader in swarm.peers[8:]:
+            assert swarm.run(behind_the_first(reader)) == names[18:9:-1]
+
+
 # --- whoever is asked ---
 
 
