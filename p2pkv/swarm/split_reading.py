@@ -107,7 +107,7 @@ class SplitReading:
         """
         if not self._found:
             await self._read(until)
-            while self._lags():
+            while self._lags() and self.read_to != until:  # further than `until` it may not go
                 await self._read(until)
             if not self._found:
                 self.after = self.read_to
