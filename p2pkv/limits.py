@@ -175,6 +175,7 @@ SUMMARIES_WORTH = 8  # pages of a key from which on they are summed up together
 NAMES_ASKED_MAX = 64  # names of one request; the answer says how many of them fitted
 NEWER_PAGES_ASKED_MAX = 128  # of one question for newer versions; their nodes and batches are 160 KiB at most
 NEWER_NAMES_ASKED_MAX = 8192  # of all its pages: some 40 ms of a replica, in turns
+NEWER_READ_AT_ONCE = 512  # of them, that a replica reads in one go: some 5 ms of a thread
 NEWER_ASKED_BYTES_MAX = 512 * KIB  # of its names, and 16 bytes each
 NEWER_BYTES_MAX = 384 * KIB  # of the versions of the answer, beyond which no further name is answered
 CLOCK_RETRIES_MAX = 3  # puts that lost to a clock ahead of ours, tried again behind it

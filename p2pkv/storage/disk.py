@@ -219,13 +219,18 @@ class DiskStore(Store):
             return page.named(name)
         return await self._ask_noting_damage(disk_reads.read_name, place, name)
 
-    async def read_names(self, place: Place, names: Sequence[bytes]) -> list[list[Version]]:
+    async def read_names(self, wanted: Sequence[tuple[Place, Sequence[bytes]]]) -> list[list[list[Version]]]:
+        """No page is brought into memory by it."""
+        recalled = [self._recall_names(place, names) for place, names in wanted]
+        apart = [entry for entry, found in zip(wanted, recalled, strict=True) if found is None]
+        if not apart:
+            return [found for found in recalled if found is not None]
+        read = iter(await self._ask_noting_damage(disk_reads.read_names, apart))
+        return [next(read) if found is None else found for found in recalled]
+
+    def _recall_names(self, place: Place, names: Sequence[bytes]) -> list[list[Version]] | None:
         page = self._cache.get(place)
-        if page is None:
-            page = await self._load(place)
-        if page is not None:
-            return [page.named(name) for name in names]
-        return await self._ask_noting_damage(disk_reads.read_names, place, names)
+        return [page.named(name) for name in names] if page is not None else None
 
     async def read_register(self, place: Place, name: bytes) -> bytes | None:
         return await self.ask(disk_reads.read_register, place, name)

@@ -198,7 +198,7 @@ class Staging:
         self._load_blocks(in_blocks)
 
     def _load_rows(self, wanted: list[tuple[int, bytes]]) -> None:
-        for run in _runs(wanted):
+        for run in runs(wanted):
             sql = _FIND_NAMES.format(", ".join(["(?, ?)"] * len(run)))
             for page_id, name, owner, crc, data, dead in self._database.execute(sql, _flat(run)):
                 version = decode(page_id, crc, data)
@@ -206,13 +206,15 @@ class Staging:
                 self._names[page_id, name][owner] = Slot(version, was_dead, max(1, len(data)), block_id=ROW)
 
     def _load_blocks(self, wanted: list[tuple[int, bytes]]) -> None:
-        for run in _runs(wanted):
-            self._blocks |= disk_blocks.at_names(self._database, run)
-        for block_id, block in self._blocks.items():
-            for (name, owner), version, entry in block.entries:
-                slots = self._names.get((block.page_id, name))
-                if slots is not None:
-                    slots[owner] = Slot(version, size_bytes=len(entry), block_id=block_id)
+        found: dict[int, Block] = {}
+        for run in runs(wanted):
+            found |= disk_blocks.at_names(self._database, run)
+        wanted.sort()
+        for block_id, block in found.items():
+            for version, entry in block.records(wanted):
+                slots = self._names[block.page_id, version.name]
+                slots[version.owner] = Slot(version, size_bytes=len(entry), block_id=block_id)
+        self._blocks |= found
 
     def _load_heads(self, places: set[Place]) -> None:
         unknown = list[Place]()
@@ -222,7 +224,7 @@ class Staging:
                 self._heads[place] = head
             else:
                 unknown.append(place)
-        for run in _runs(unknown):
+        for run in runs(unknown):
             for place, *row, name, clock, high, high_clock in self._database.execute(
                 _FIND_PAGES.format(", ".join("?" * len(run))), run
             ):
@@ -435,7 +437,7 @@ class Staging:
 
     def _save(self, sql: str, rows: list[tuple[Any, ...]]) -> None:
         rows.sort(key=lambda row: row[:3])  # neighbours in the index are written one after the other
-        for run in _runs(rows):
+        for run in runs(rows):
             places = "(" + ", ".join("?" * len(run[0])) + ")"
             self._database.execute(sql.format(", ".join([places] * len(run))), _flat(run))
 
@@ -449,7 +451,7 @@ def _held(slots: Slots) -> list[Version]:
     return [slot.version for _, slot in sorted(slots.items()) if slot.version is not None]
 
 
-def _runs(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+def runs(rows: Sequence[T]) -> Iterator[Sequence[T]]:
     """Rows in runs of a few lengths, so that there are only a few statements, which SQLite then knows already."""
     start, length = 0, STORE_ROWS_AT_ONCE_MAX
     while start < len(rows):

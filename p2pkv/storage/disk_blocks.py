@@ -14,6 +14,7 @@ Owns the table `blocks`. Knows nothing of pages' totals.
 from __future__ import annotations
 
 import sqlite3
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
@@ -62,7 +63,16 @@ _FIRST = (
     "CROSS JOIN blocks ON id = (SELECT id FROM blocks WHERE page = wanted_page ORDER BY {} LIMIT 1)"
 )
 _EDGES = {"time": ("low_clock", "high_clock"), "name": ("low", "high")}
+
+
+class _Named(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A version, of which only the name is wanted."""
+
+    name: bytes
+
+
 _raws = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_nameds = msgspec.msgpack.Decoder(list[_Named])
 _version = msgspec.msgpack.Decoder(Version)
 
 
@@ -81,10 +91,20 @@ class Damaged(NamedTuple):
 
 @dataclass(slots=True)
 class Block:
-    """What a block holds, in order."""
+    """What a block holds, in order: each name once."""
 
     page_id: int
-    entries: list[tuple[Identity, Version, msgspec.Raw]]
+    names: list[bytes]
+    entries: list[msgspec.Raw]
+
+    def records(self, wanted: Sequence[tuple[int, bytes]]) -> Iterator[tuple[Version, msgspec.Raw]]:
+        """Those of its records whose page and name are among these, which are in order. No other one is decoded."""
+        first = bisect_left(wanted, (self.page_id, self.names[0]))
+        behind = bisect_right(wanted, (self.page_id, self.names[-1]))
+        for _, name in wanted[first:behind]:
+            index = bisect_left(self.names, name)
+            if self.names[index] == name:
+                yield _version.decode(self.entries[index]), self.entries[index]
 
 
 def choose(
@@ -136,7 +156,8 @@ def fits(database: sqlite3.Connection, page_id: int, block: Sequence[Fresh]) -> 
 
 def take_out(database: sqlite3.Connection, block_id: int, block: Block, gone: Collection[Identity]) -> None:
     """Write a block anew without some of its records."""
-    left = [bytes(entry) for identity, _, entry in block.entries if identity not in gone]
+    names = {name for name, _ in gone}  # of a name there is one record at the most
+    left = [bytes(entry) for name, entry in zip(block.names, block.entries, strict=True) if name not in names]
     if left:
         database.execute(_CHANGE, (*_summary(block.page_id, left), block_id))
     else:
@@ -171,11 +192,8 @@ def at_names(database: sqlite3.Connection, wanted: Sequence[tuple[int, bytes]]) 
     found: dict[int, Block] = {}
     for block_id, page_id, crc, data in database.execute(sql, [value for pair in wanted for value in pair]):
         entries = _unpack(page_id, crc, data)
-        if entries is not None:
-            versions = map(_version.decode, entries)
-            found[block_id] = Block(
-                page_id, [(version.identity, version, entry) for version, entry in zip(versions, entries, strict=True)]
-            )
+        if entries:
+            found[block_id] = Block(page_id, [named.name for named in _nameds.decode(data)], entries)
     return found
 
 

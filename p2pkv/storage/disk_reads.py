@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from heapq import merge
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from zlib import crc32
 
 import msgspec
@@ -20,7 +21,7 @@ from p2pkv.ids import ChunkID, Place
 from p2pkv.limits import STORE_CACHED_PAGE_BYTES_MAX, STORE_ROWS_AT_ONCE_MAX
 from p2pkv.outcomes import Order
 from p2pkv.storage import disk_blocks
-from p2pkv.storage.disk_batch import decode, state_of
+from p2pkv.storage.disk_batch import decode, runs, state_of
 from p2pkv.storage.disk_blocks import Block, Damaged
 from p2pkv.storage.disk_firsts import asks_for_head
 from p2pkv.storage.disk_writer import Location
@@ -45,6 +46,10 @@ _FIND_PAGES = (
 _FIRST_ROWS = (
     "WITH wanted (wanted_page) AS (VALUES {}) SELECT page, name, clock, crc, data FROM wanted "
     "CROSS JOIN versions ON id = (SELECT id FROM versions WHERE page = wanted_page ORDER BY {} LIMIT 1)"
+)
+_ROWS_AT_NAMES = (
+    "WITH wanted (wanted_page, wanted_name) AS (VALUES {}) SELECT page, id, name, clock, crc, data FROM wanted "
+    "CROSS JOIN versions ON page = wanted_page AND name = wanted_name"
 )
 
 
@@ -89,8 +94,7 @@ def read_ranges(
 ) -> list[RangeResult]:
     """Parts of several pages: of as many, from the first, as the budget lasts for, at least of one."""
     results: list[RangeResult] = []
-    database.execute("BEGIN")  # all of one moment: what waited in a batch and does not any more must be in the run
-    try:
+    with _one_moment(database):  # what waited in a batch and does not any more must be in the run
         for start in range(0, len(queries), STORE_ROWS_AT_ONCE_MAX):
             part = queries[start : start + STORE_ROWS_AT_ONCE_MAX]
             pages = _find_pages(database, {query.place for query in part})
@@ -105,6 +109,14 @@ def read_ranges(
                 if budget.spent:
                     return results
         return results
+
+
+@contextmanager
+def _one_moment(database: sqlite3.Connection) -> Iterator[None]:
+    """All that is read within is of one moment, whatever is written meanwhile."""
+    database.execute("BEGIN")
+    try:
+        yield
     finally:
         if database.in_transaction:
             database.execute("COMMIT")
@@ -243,7 +255,7 @@ def _conditions(query: RangeQuery, span: Span, now_s: float) -> tuple[str, list[
     return where, values
 
 
-def _sound(page_id: int, rows: sqlite3.Cursor, damage: Damage) -> Iterator[tuple[Version, int]]:
+def _sound(page_id: int, rows: Iterable[Sequence[Any]], damage: Damage) -> Iterator[tuple[Version, int]]:
     for row_id, name, clock, crc, data in rows:
         version = decode(page_id, crc, data)
         if version is None or version.name != name or version.clock != clock:
@@ -253,29 +265,54 @@ def _sound(page_id: int, rows: sqlite3.Cursor, damage: Damage) -> Iterator[tuple
 
 
 def read_name(database: sqlite3.Connection, place: Place, name: bytes, damage: Damage) -> list[Version]:
-    return read_names(database, place, [name], damage)[0]
+    return read_names(database, [(place, [name])], damage)[0][0]
 
 
 def read_names(
-    database: sqlite3.Connection, place: Place, names: Sequence[bytes], damage: Damage
-) -> list[list[Version]]:
-    row = database.execute("SELECT id FROM pages WHERE place = ?", (place,)).fetchone()
-    if row is None:
-        return [[] for _ in names]
-    page_id: int = row[0]
-    found: dict[bytes, list[Version]] = {name: [] for name in names}
-    sql = "SELECT id, name, clock, crc, data FROM versions WHERE page = ? AND name = ?"
-    for name, held in found.items():
-        held.extend(version for version, _ in _sound(page_id, database.execute(sql, (page_id, name)), damage))
+    database: sqlite3.Connection, wanted: Sequence[tuple[Place, Sequence[bytes]]], damage: Damage
+) -> list[list[list[Version]]]:
+    with _one_moment(database):  # a record that changes goes from a block to a row
+        pages = _find_pages(database, {place for place, _ in wanted})
+        found: dict[tuple[int, bytes], list[Version]] = {}
+        for place, names in wanted:
+            page = pages.get(place)
+            if page is not None:
+                found |= {(page.id, name): [] for name in names}
+        _find_rows(database, _of_pages(found, {page.id for page in pages.values() if page.rows}), found, damage)
+        _find_in_blocks(database, _of_pages(found, {page.id for page in pages.values() if page.blocks}), found)
+    for held in found.values():
+        held.sort(key=lambda version: version.owner)
+    ids = {place: page.id for place, page in pages.items()}
+    return [[found.get((ids.get(place, -1), name), []) for name in names] for place, names in wanted]
+
+
+_At = tuple[int, bytes]
+"""A page's number and a name."""
+
+
+def _of_pages(wanted: Iterable[_At], pages: Collection[int]) -> list[_At]:
+    return sorted(at for at in wanted if at[0] in pages)
+
+
+def _find_rows(
+    database: sqlite3.Connection, wanted: Sequence[_At], found: Mapping[_At, list[Version]], damage: Damage
+) -> None:
+    """Add what has rows of its own under some names."""
+    for run in runs(wanted):
+        sql = _ROWS_AT_NAMES.format(", ".join(["(?, ?)"] * len(run)))
+        for page_id, *row in database.execute(sql, [value for at in run for value in at]).fetchall():
+            for version, _ in _sound(page_id, [row], damage):
+                found[page_id, version.name].append(version)
+
+
+def _find_in_blocks(database: sqlite3.Connection, wanted: Sequence[_At], found: Mapping[_At, list[Version]]) -> None:
+    """Add what lies in blocks under some names, which are in order."""
     blocks: dict[int, Block] = {}
-    for start in range(0, len(names), STORE_ROWS_AT_ONCE_MAX):
-        wanted = [(page_id, name) for name in names[start : start + STORE_ROWS_AT_ONCE_MAX]]
-        blocks |= disk_blocks.at_names(database, wanted)
+    for run in runs(wanted):
+        blocks |= disk_blocks.at_names(database, run)
     for block in blocks.values():
-        for (name, _), version, _ in block.entries:
-            if name in found:
-                found[name].append(version)
-    return [sorted(found[name], key=lambda version: version.owner) for name in names]
+        for version, _ in block.records(wanted):
+            found[block.page_id, version.name].append(version)
 
 
 def read_register(database: sqlite3.Connection, place: Place, name: bytes) -> bytes | None:

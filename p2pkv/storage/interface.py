@@ -241,8 +241,8 @@ class Store(ABC):
         """Every owner's version under a name, tombstones, expired and pending ones included, shared first."""
 
     @abstractmethod
-    async def read_names(self, place: Place, names: Sequence[bytes]) -> list[list[Version]]:
-        """The same of many names of one page, in their order."""
+    async def read_names(self, wanted: Sequence[tuple[Place, Sequence[bytes]]]) -> list[list[list[Version]]]:
+        """The same of many names of some pages, in their order."""
 
     @abstractmethod
     async def read_register(self, place: Place, name: bytes) -> bytes | None: ...

@@ -169,9 +169,9 @@ class MemoryStore(Store):
         page = self._pages.get(place)
         return page.named(name) if page else []
 
-    async def read_names(self, place: Place, names: Sequence[bytes]) -> list[list[Version]]:
-        page = self._pages.get(place)
-        return [page.named(name) if page else [] for name in names]
+    async def read_names(self, wanted: Sequence[tuple[Place, Sequence[bytes]]]) -> list[list[list[Version]]]:
+        pages = [(self._pages.get(place), names) for place, names in wanted]
+        return [[page.named(name) if page else [] for name in names] for page, names in pages]
 
     async def read_register(self, place: Place, name: bytes) -> bytes | None:
         return self._registers.get((place, name))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from p2pkv import messages
 from p2pkv.core.pages import PageName, place_of_page
@@ -29,6 +29,7 @@ from p2pkv.limits import (
     NEWER_BYTES_MAX,
     NEWER_NAMES_ASKED_MAX,
     NEWER_PAGES_ASKED_MAX,
+    NEWER_READ_AT_ONCE,
     RECORDS_JUDGED_AT_ONCE,
     RUN_PATIENCE_S,
 )
@@ -54,21 +55,31 @@ class NewerHere:
         self._holdings.below_leftovers()
         replies: list[messages.FindNamesReply] = []
         room_bytes = NEWER_BYTES_MAX
-        for asked in request.pages:
-            if room_bytes < 0:
-                break
-            reply = await self.of(asked, room_bytes)
-            room_bytes -= sum(map(encoded_bytes, reply.versions))
-            replies.append(reply)
+        for some in _together(request.pages):
+            for asked, held in zip(some, await self._held(some), strict=True):
+                if room_bytes < 0:
+                    return messages.FindNewerReply(replies)
+                reply = await self._about(asked, held, room_bytes)
+                room_bytes -= sum(map(encoded_bytes, reply.versions))
+                replies.append(reply)
         return messages.FindNewerReply(replies)
 
     async def of(self, asked: messages.KnownNames, room_bytes: int) -> messages.FindNamesReply:
         """About one page: about as many names, at least about one, until the room is used up."""
+        (held,) = await self._held([asked])
+        return await self._about(asked, held, room_bytes)
+
+    async def _held(self, pages: Sequence[messages.KnownNames]) -> list[list[list[Version]]]:
+        return await self._store.read_names([(Place(page.place), page.names) for page in pages])
+
+    async def _about(
+        self, asked: messages.KnownNames, named: Sequence[list[Version]], room_bytes: int
+    ) -> messages.FindNamesReply:
         place = Place(asked.place)
         versions: list[Version] = []
         batches: set[bytes] = set()
         answered = 0
-        for held in await self._store.read_names(place, asked.names):
+        for held in named:
             if answered and room_bytes < 0:
                 break
             known = asked.known[HASH_BYTES * answered : HASH_BYTES * (answered + 1)]
@@ -84,6 +95,19 @@ class NewerHere:
         nodes = self._neighbourhood.differing(place, asked.view)
         mine = self._neighbourhood.speaks_for(place)
         return messages.FindNamesReply(versions, answered, nodes, split, mine, sorted(batches))
+
+
+def _together(pages: Sequence[messages.KnownNames]) -> Iterator[list[messages.KnownNames]]:
+    """Pages in groups that are read at once: of few names each, as mostly, a visit of a thread would cost more."""
+    group: list[messages.KnownNames] = []
+    names = 0
+    for page in pages:
+        if group and names + len(page.names) > NEWER_READ_AT_ONCE:
+            yield group
+            group, names = [], 0
+        group.append(page)
+        names += len(page.names)
+    yield group
 
 
 def _check_request(pages: Sequence[messages.KnownNames]) -> None:

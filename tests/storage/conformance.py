@@ -523,11 +523,18 @@ class StoreConformance:
                     assert await store.read(query) == model.read(query, NOW_S)
             for place in PLACES:
                 await self.compare_page(store, model, place)
+            named = [[sorted(versions, key=lambda v: v.owner) for versions in self.named(model, p)] for p in PLACES]
+            absent = place_of_key(b"absent")
+            wanted = [(PLACES[0], NAMES), (absent, NAMES), (PLACES[1], NAMES)]
+            assert await store.read_names(wanted) == [named[0], [[] for _ in NAMES], named[1]]
             size = sum(len(msgspec.msgpack.encode(v)) for v in model.records.values())
             assert store.usage().size_bytes == size + sum(len(state) for state in model.registers.values())
             assert store.usage().records == sum(not v.dead for v in model.records.values())
         finally:
             await store.close()
+
+    def named(self, model: Model, place: Place) -> list[list[Version]]:
+        return [[v for v in model.page(place) if v.name == name] for name in NAMES]
 
     async def compare_page(self, store: Store, model: Model, place: Place) -> None:
         versions = model.page(place)
@@ -537,5 +544,5 @@ class StoreConformance:
         for name in NAMES:
             named = sorted((v for v in versions if v.name == name), key=lambda v: v.owner)
             assert await store.read_name(place, name) == named
-            assert await store.read_names(place, [b"none", name, name]) == [[], named, named]
+            assert await store.read_names([(place, [b"none", name, name])]) == [[[], named, named]]
             assert (await store.read_register(place, name) or b"") == model.registers.get((place, name), b"")

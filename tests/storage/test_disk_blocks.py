@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -85,12 +86,38 @@ async def compare(batches: list[list[Write]], asked: list[RangeQuery]) -> None:
             assert await store.commit(batch) == model.commit(batch)
             for query in asked:
                 assert await store.read(query) == model.read(query, NOW_S)
-        for number in range(0, 100, 7):
-            named = [found for found in model.page(PLACE) if found.name == b"n%02d" % number]
-            assert await store.read_name(PLACE, b"n%02d" % number) == named
+        names = [b"n%02d" % number for number in range(100)]
+        named = [[found for found in model.page(PLACE) if found.name == name] for name in names]
+        assert await store.read_names([(PLACE, names), (PLACE, names[::7])]) == [named, named[::7]]
+        assert await store.read_name(PLACE, names[7]) == named[7]
         assert (await store.verify()).records_checked == len(model.records)
         assert store.usage().records == sum(not found.dead for found in model.records.values())
         await store.close()
+
+
+async def test_a_record_that_leaves_its_block_while_it_is_read_by_name_is_found(tmp_path: Path) -> None:
+    store = make(tmp_path)
+    await store.open()
+    await store.commit([put(numbered(number)) for number in range(10, 20)])
+    loop = asyncio.get_running_loop()
+    damage = disk_reads.Damage()
+
+    def read() -> list[Version]:
+        changes = [[put(numbered(15, 5))]]
+        with closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None)) as database:
+
+            def before(statement: str) -> None:
+                if "FROM blocks WHERE id" in statement and changes:
+                    asyncio.run_coroutine_threadsafe(store.commit(changes.pop()), loop).result()
+
+            database.set_trace_callback(before)
+            found = disk_reads.read_name(database, PLACE, b"n15", damage)
+            assert not changes
+        return found
+
+    assert await asyncio.to_thread(read) == [numbered(15)]
+    assert await store.read_name(PLACE, b"n15") == [numbered(15, 5)]
+    await store.close()
 
 
 def stored(folder: Path) -> tuple[int, int]:
