@@ -252,6 +252,7 @@ PAGE_SITES_MAX = 8192  # pages whose replicas a writer of batches remembers
 PAGE_SITES_S = 30.0
 PAGES_ASKED_AT_ONCE_MAX = 48  # pages of one read, count or batch that are asked at the same time
 PAGES_READ_AT_ONCE_MAX = 256  # pages of one read that go on at the same time, most of them in messages with others
+GROWTH_SLOTS = 65_536  # bytes, by which the names that a writer brings to a key are counted: up to 16,384 well
 MOVES_AT_ONCE_MAX = 4  # split pages that a replica empties at the same time
 MOVES_WAITING_MAX = 4096  # further ones; those beyond are found again when somebody reads them, or at the next start
 MOVE_RECORDS_MAX = 1000  # of a split page, moved on at a time

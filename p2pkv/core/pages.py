@@ -24,6 +24,7 @@ from typing import Final
 
 from blake3 import blake3
 
+from p2pkv.core.growth import Growth
 from p2pkv.core.records import SPLIT_NAME, Flag, Version
 from p2pkv.errors import RemoteError
 from p2pkv.ids import ID_BYTES, Place, place_of_key
@@ -118,15 +119,17 @@ class PageTree:
     """What is known of the pages of one key.
 
     `split`: a majority of the page's replicas know that it is split, so writers go on to its children. `noticed`: some
-    replica says so, which is enough for readers. `closed`: split and empty of named records for good.
+    replica says so, which is enough for readers. `closed`: split and empty of named records for good. `growth`: what
+    this peer brought to the key since it knows the tree.
     """
 
-    __slots__ = ("closed", "noticed", "split", "until_s")
+    __slots__ = ("closed", "growth", "noticed", "split", "until_s")
 
     def __init__(self, until_s: float) -> None:
         self.split: set[PageName] = set()
         self.noticed: set[PageName] = set()
         self.closed: set[PageName] = set()
+        self.growth = Growth()
         self.until_s = until_s
 
     def establish(self, page: PageName) -> None:

@@ -4,6 +4,7 @@ Theory of operation. A version goes to the page that this peer believes to be th
 better answer `SPLIT`; then the split is made known to a majority of the page's replicas (whoever reads a quorum of the
 page must learn of it before anything is acknowledged below), remembered, and the version goes to the child. A version
 that a majority of a split page's replicas took, because they had not heard of the split, is as safe: they move it on.
+Where this peer brings very many records to one key, it splits pages before they are full (`core.growth`).
 
 Owns what this peer believes of the pages of keys. Never talks to peers but by `PageWriter` and `BatchWriter`.
 """
@@ -16,7 +17,16 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 
 from p2pkv.core.drafts import Draft
-from p2pkv.core.pages import PageName, PageTree, PageTrees, path_of, place_of_page, split_marker
+from p2pkv.core.pages import (
+    ROOT,
+    PageName,
+    PageTree,
+    PageTrees,
+    children_of,
+    path_of,
+    place_of_page,
+    split_marker,
+)
 from p2pkv.core.records import Flag, Version, encoded_bytes, version_token
 from p2pkv.errors import RefusedError
 from p2pkv.ids import Place
@@ -107,7 +117,9 @@ class Writer:
         """Store drafts; those that lost to a clock ahead of ours are tried again behind it."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        tallies = await self.store_batch(key, self.sign_many(key, drafts), acks)
+        versions = self.sign_many(key, drafts)  # before anything is waited for: clocks follow the drafts' order
+        await self._split_early(key, versions)
+        tallies = await self.store_batch(key, versions, acks)
         pace.took(loop.time() - began_s)
         for _ in range(CLOCK_RETRIES_MAX - 1):
             stale = [index for index, tally in enumerate(tallies) if tally.overtaken]
@@ -219,6 +231,14 @@ class Writer:
             finally:
                 self._splitting.pop(place, None)
             return page in tree.split
+
+    async def _split_early(self, key: bytes, versions: Iterable[Version]) -> None:
+        """Versions are on their way: if they are very many lately, split pages that would soon be full."""
+        tree = self.tree(key)
+        tree.growth.bring(version.name for version in versions)
+        depth = tree.growth.due(self._replica.holdings.bound.records)
+        if depth is not None and await self.establish(key, ROOT) and depth:
+            await asyncio.gather(*(self.establish(key, page) for page in children_of(ROOT)))
 
     async def tell_split(self, key: bytes, page: PageName) -> None:
         """Tell all replicas of a page that it is split."""

@@ -56,6 +56,20 @@ def test_a_key_that_outgrows_its_page_splits_and_every_order_is_complete() -> No
         assert swarm.run(swarm.peers[5].count("k")) == 600
 
 
+def test_pages_that_a_long_batch_would_fill_split_before_they_are_full() -> None:
+    for records, pages in ((800, 17), (2000, 273)):  # none of 16 would hold more than 200
+        with SimSwarm(12, seed=5) as swarm:
+            bound(swarm.peers, 200)
+            expected = numbers(0, records)
+            witness = Witness()
+            swarm.run(witness.put_many(swarm.peers[0], "k", expected))
+            assert len(witness.acknowledged) == records
+            assert swarm.run(values(swarm.peers[7].get("k"))) == expected
+            assert pages_of(swarm.peers[7], "k") == pages
+            settle(swarm)
+            assert swarm.run(values(swarm.peers[5].get("k"))) == expected
+
+
 async def look_below(swarm: SimSwarm) -> None:
     """Ask every peer for newer versions of a record that is on its way."""
     for peer in swarm.peers:
@@ -67,8 +81,10 @@ def test_moving_gives_way_to_those_who_read_but_not_for_ever() -> None:
     left: dict[bool, list[int]] = {}
     for busy in (False, True):
         with SimSwarm(12, seed=4) as swarm:
-            bound(swarm.peers, 50)
+            bound(swarm.peers, 2500)
             swarm.run(Witness().put_many(swarm.peers[0], "k", numbers(0, 1000)))
+            bound(swarm.peers, 50)
+            swarm.run(swarm.peers[1].put("k", b"one too many"))
             left[busy] = [swarm.run(leftovers(swarm))]
             for _ in range(24):
                 if busy:
@@ -148,7 +164,7 @@ def test_a_replica_that_missed_the_split_learns_of_it_and_its_records_move_on() 
     with SimSwarm(12, seed=5) as swarm:
         bound(swarm.peers, 20)
         witness = Witness()
-        swarm.run(witness.put_many(swarm.peers[0], "k", numbers(0, 18)))
+        swarm.run(witness.put_many(swarm.peers[0], "k", numbers(0, 9)))
         swarm.run_for(seconds=5)
         place = place_of_page(b"k", b"")
         near = {c.id for c in swarm.peers[0].node.neighbourhood.nearest(place)}

@@ -1,0 +1,56 @@
+"""How quickly one writer lets a key grow, and which of its pages should therefore split before they are full.
+
+Theory of operation. Pages below one root fill up together, and whatever they hold when they split has to move. Whoever
+has brought many records will mostly bring as many again: so the root splits when it would be half full of what one
+writer brought, its 16 children when they would be a quarter full. Deeper pages wait until they are full, since a get
+asks all of them. Only different names count, as a record that is replaced takes no room; they are counted by the slots
+that their checksums fall into, so never too many.
+
+Owns the count. Knows no pages' states, no network, no time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from blake3 import blake3
+
+from p2pkv.limits import GROWTH_SLOTS
+
+EARLY_PAGES: Final = (0.5, 4.0)
+"""Of how many pages' records the root splits, and its children."""
+
+
+class Growth:
+    """What one writer brought to a key."""
+
+    __slots__ = ("_depth", "_slots", "_taken")
+
+    def __init__(self) -> None:
+        self._depth = 0  # the pages above are split early, or that was tried
+        self._slots: bytearray | None = None
+        self._taken = 0
+
+    def bring(self, names: Iterable[bytes]) -> None:
+        """Note records that are on their way."""
+        if self._depth == len(EARLY_PAGES):
+            return
+        slots = self._slots
+        if slots is None:
+            slots = self._slots = bytearray(GROWTH_SLOTS)
+        for name in names:
+            slot = int.from_bytes(blake3(name).digest(length=4), "big") % GROWTH_SLOTS
+            self._taken += not slots[slot]
+            slots[slot] = 1
+
+    def due(self, page_records: int) -> int | None:
+        """The depth of the pages that are to split now, if any are: each depth is told once. `page_records`: a page's
+        bound."""
+        depth = self._depth
+        if depth == len(EARLY_PAGES) or self._taken <= EARLY_PAGES[depth] * page_records:
+            return None
+        self._depth += 1
+        if self._depth == len(EARLY_PAGES):
+            self._slots = None
+        return depth

@@ -1,0 +1,47 @@
+"""When pages split before they are full: for many names, not for many records."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2pkv.core.growth import Growth
+
+BOUND = 100
+
+
+def names(count: int) -> list[bytes]:
+    return [b"name %d" % number for number in range(count)]
+
+
+@given(st.lists(st.integers(1, 200), max_size=8))
+def test_each_depth_is_due_once_the_names_are_too_many_for_it(counts: list[int]) -> None:
+    growth, told, brought = Growth(), list[int](), 0
+    for count in counts:
+        growth.bring(names(brought + count)[brought:])
+        brought += count
+        while (depth := growth.due(BOUND)) is not None:
+            told.append(depth)
+        levels = ((0, 0.5 * BOUND), (1, 4 * BOUND))
+        assert [depth for depth, most in levels if brought > 1.1 * most] <= told
+        assert told <= [depth for depth, most in levels if brought > most]
+
+
+@given(st.integers(1, BOUND // 2))
+def test_records_that_are_replaced_do_not_count(count: int) -> None:
+    growth = Growth()
+    for _ in range(50):
+        growth.bring(names(count))
+        assert growth.due(BOUND) is None
+
+
+def test_a_real_page_and_a_key_of_many_are_counted_well_enough() -> None:
+    growth, bound = Growth(), 4096
+    growth.bring(names(2048))
+    assert growth.due(bound) is None
+    growth.bring(names(2200))
+    assert growth.due(bound) == 0
+    growth.bring(names(16_384))
+    assert growth.due(bound) is None
+    growth.bring(names(20_000))
+    assert growth.due(bound) == 1
