@@ -222,10 +222,10 @@ class Mover:
         self, place: Place, key: bytes, page: PageName, versions: list[Version], *, carry: bool
     ) -> bool:
         """Move one run on; True where all of it went."""
-        if not carry and not all(await self._arrived(key, page, versions[-1:])):
-            await self._look_below(key, page, versions[-1])
+        if not carry and not all(await self._arrived(key, versions[-1:])):
+            await self._look_below(key, page, versions)
             return False  # whoever carries it has not come so far
-        arrived = await self._arrived(key, page, versions)
+        arrived = await self._arrived(key, versions)
         safe = [version for version, there in zip(versions, arrived, strict=True) if there]
         rest = [version for version, there in zip(versions, arrived, strict=True) if not there]
         if rest and carry:
@@ -235,18 +235,31 @@ class Mover:
         self.moved += len(safe)
         return len(safe) == len(versions) and all(outcome.result is not Result.STALE for outcome in outcomes)
 
-    async def _arrived(self, key: bytes, page: PageName, versions: Sequence[Version]) -> list[bool]:
+    async def _arrived(self, key: bytes, versions: Sequence[Version]) -> list[bool]:
         """Which of them are safe below already: with the replicas of the page where a put would bring them now."""
         tree = self._writer.tree(key)
         return await self._presence.safe(key, [tree.leaf_of(path_of(version.name)) for version in versions], versions)
 
-    async def _look_below(self, key: bytes, page: PageName, version: Version) -> None:
-        """Find out whether the child where a version is missing is split itself, so that it is looked for deeper."""
-        child = self._writer.tree(key).leaf_of(path_of(version.name))
-        if len(page) < len(child) < PAGE_DEPTH_MAX:
-            opening = await self._sources.open_raw(Query(key).request(child, None, None, 1))
-            if opening.split:
-                await self._writer.establish(key, child)
+    async def _look_below(self, key: bytes, page: PageName, versions: Sequence[Version]) -> None:
+        """Find out whether the child where the last version is missing is split itself: then it is looked for deeper.
+
+        If so, its siblings may be, too: pages that fill up together split together.
+        """
+        tree = self._writer.tree(key)
+        below = {
+            leaf for leaf in (tree.leaf_of(path_of(version.name)) for version in versions) if len(leaf) > len(page)
+        }
+        child = tree.leaf_of(path_of(versions[-1].name))
+        if child in below and await self._is_split(key, child):
+            siblings = [leaf for leaf in below if leaf != child and len(leaf) == len(child)]
+            await asyncio.gather(*(self._is_split(key, sibling) for sibling in siblings))
+
+    async def _is_split(self, key: bytes, page: PageName) -> bool:
+        """Is it known, or said by some replica? Then it is made sure of."""
+        if len(page) >= PAGE_DEPTH_MAX:
+            return False
+        opening = await self._sources.open_raw(Query(key).request(page, None, None, 1))
+        return opening.split and await self._writer.establish(key, page)
 
 
 def _drop(place: Place, version: Version) -> DropVersion:
