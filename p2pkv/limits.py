@@ -272,6 +272,7 @@ READ_RUN_RECORDS_MIN = 32
 READ_TURN_RECORDS = 512  # given out before the event loop gets its turn: some 10 ms of a reader that does little
 READ_FIRST_RECORDS = 8  # of each page of many, at first: the first value comes soon
 SPLIT_LEFTOVERS_MAX = 16_384  # records of a split page that a read takes at once: four times a page's bound
+SPLIT_LEFTOVERS_ALL_MAX = 65_536  # of all split pages of a read together: some 40 MB
 SPLIT_OPENED_RECORDS = 100  # of a split page, asked for at first: mostly all that it still holds
 SPLIT_STRETCH_RECORDS = RUNS_RECORDS_MAX  # and then at a time
 SPLIT_CHECKED_FIRST = 512  # of them, looked for below at first: the first value comes soon

@@ -20,7 +20,7 @@ from typing import Any
 
 from p2pkv.core.pages import ROOT, PageName, PageTree, children_of
 from p2pkv.core.records import Cursor, Version, rank
-from p2pkv.core.replication import Identity, position
+from p2pkv.core.replication import position
 from p2pkv.errors import IncompleteError
 from p2pkv.limits import (
     OPENED_TOGETHER_MAX,
@@ -35,6 +35,7 @@ from p2pkv.limits import (
     SPLIT_OPENED_RECORDS,
 )
 from p2pkv.messages import FindRecords
+from p2pkv.swarm.leftovers import Leftovers
 from p2pkv.swarm.mending import Mender
 from p2pkv.swarm.names import NameReader
 from p2pkv.swarm.opening import Openings
@@ -106,7 +107,7 @@ class KeyReading:
         self._streams: dict[PageName, Stream] = {}
         self._slots = asyncio.Semaphore(PAGES_ASKED_AT_ONCE_MAX)  # of pages that are opened one by one
         self._opening: set[asyncio.Task[list[Opened]]] = set()
-        self._leftovers: dict[Identity, Version] = {}  # of split pages: what lies below may be older
+        self._leftovers = Leftovers(query.order, reverse=query.reverse)
 
     async def runs(self, after: Cursor | None) -> AsyncGenerator[list[Version], None]:
         """Versions in order, dead ones among them. Raises IncompleteError, UnreachableError."""
@@ -163,6 +164,7 @@ class KeyReading:
     def _fetch(self) -> None:
         """Read on where it is needed most, within the bounds."""
         streams = [stream for stream in self._streams.values() if stream.open]
+        self._leftovers.pages = sum(isinstance(stream.reading, SplitReading) for stream in streams)
         in_the_way = [stream for stream in streams if stream.covered is None]
         if in_the_way:
             streams = in_the_way  # nothing can be given out before: what lies further must not hold them up
@@ -226,7 +228,8 @@ class KeyReading:
             return await stream.reading.next(self._span_of(stream, READ_FIRST_RECORDS), request.until)
 
     def _hungry(self, stream: Stream, span: int) -> bool:
-        if isinstance(stream.reading, SplitReading) and len(stream.buffer) < self._limit:
+        reading = stream.reading
+        if isinstance(reading, SplitReading) and not reading.fresh and len(stream.buffer) < self._limit:
             span = READ_BUFFERED_RECORDS_MAX  # what it gives out is in memory already
         return not stream.busy and stream.failure is None and 2 * len(stream.buffer) < span
 
@@ -269,12 +272,10 @@ class KeyReading:
             while buffer and (frontier is None or (buffer[0][0] >= frontier if reverse else buffer[0][0] <= frontier)):
                 ready.append(buffer.popleft())
         ready.sort(key=itemgetter(0), reverse=reverse)
-        return [version for version in _distinct(ready) if not self._outdated(version)]
-
-    def _outdated(self, version: Version) -> bool:
-        """Does a newer version of the record stand in a page above?"""
-        leftover = self._leftovers.get(version.identity) if self._leftovers else None
-        return leftover is not None and leftover != version and rank(leftover) > rank(version)
+        given = [version for version in _distinct(ready) if not self._leftovers.outdate(version)]
+        if frontier is not None:
+            self._leftovers.pass_by(Cursor(*frontier))
+        return given
 
     # --- waiting ---
 

@@ -27,15 +27,15 @@ from p2pkv.limits import (
     RECORDS_JUDGED_AT_ONCE,
     SPLIT_CHECKED_FIRST,
     SPLIT_CHECKED_GROWTH,
-    SPLIT_LEFTOVERS_MAX,
     SPLIT_OPENED_RECORDS,
     SPLIT_SHARES_RETRIES_MAX,
     SPLIT_STRETCH_RECORDS,
 )
-from p2pkv.messages import FindRecords
+from p2pkv.messages import FindRecords, FindRecordsReply
 from p2pkv.swarm.contact import Contact
+from p2pkv.swarm.leftovers import Leftovers
 from p2pkv.swarm.mending import Mender
-from p2pkv.swarm.names import Held, NameReader
+from p2pkv.swarm.names import NameReader
 from p2pkv.swarm.page_reading import Query, require_quorum
 from p2pkv.swarm.replica import stock_bytes_of
 from p2pkv.swarm.signing import genuine
@@ -66,7 +66,7 @@ class SplitReading:
         query: Query,
         page: PageName,
         after: Cursor | None,
-        leftovers: Held,
+        leftovers: Leftovers,
     ) -> None:
         """`leftovers` is told at once of all that is found."""
         # In reverse order of time a newer version stands before the one that it replaces: what lies before the position
@@ -114,8 +114,8 @@ class SplitReading:
             return []
         some = self._found[: self._span]
         newer = await self._names.newer(self._query.key, self._tree, self._page, some)
-        for identity, version in newer.items():
-            self._leftovers[identity] = merge(self._leftovers.get(identity), version)
+        for version in newer.values():
+            self._leftovers.add(version)
         given = [version for version in some if version.identity not in newer]
         given += filter(self._comes, newer.values())
         self._found = self._found[self._span :]
@@ -149,7 +149,7 @@ class SplitReading:
         if whole and end is None and not opening.unaware and not any(version.name for version in found):
             self._tree.close(self._page)
         for version in found:
-            self._leftovers[version.identity] = merge(self._leftovers.get(version.identity), version)
+            self._leftovers.add(version)
         if self._rewound:
             found = [version for version in found if within(version, order, self._begin, None, reverse=reverse)]
         found = without_echoes(found, stock_bytes_of(found))
@@ -159,7 +159,8 @@ class SplitReading:
 
     async def _shares(self, until: Cursor | None) -> tuple[Opening, list[Run]]:
         """What each of a read quorum holds; where some fail in the middle, others are found in their place."""
-        request = self._query.request(self._page, self.read_to, until, SPLIT_STRETCH_RECORDS)
+        share_max = self._leftovers.share_max
+        request = self._query.request(self._page, self.read_to, until, min(SPLIT_STRETCH_RECORDS, share_max))
         told: dict[Contact | None, tuple[Source, Reply, Run]] = {}
         failed: set[Contact | None] = set()
         opening = await self._open(msgspec.structs.replace(request, limit=SPLIT_OPENED_RECORDS))
@@ -168,7 +169,7 @@ class SplitReading:
                 _whose(source): (source, reply) for source, reply in zip(opening.sources, opening.replies, strict=True)
             }
             asked = {who: of for who, of in asked.items() if who not in told and who not in failed}
-            runs = await self._told(list(asked.values()), request)
+            runs = await self._told(list(asked.values()), request, share_max)
             for (who, (source, reply)), run in zip(asked.items(), runs, strict=True):
                 if isinstance(run, Run):
                     told[who] = source, reply, run
@@ -183,19 +184,19 @@ class SplitReading:
         return opening, [run for _, _, run in told.values()]
 
     async def _told(
-        self, asked: Sequence[tuple[Source, Reply]], request: FindRecords
+        self, asked: Sequence[tuple[Source, Reply]], request: FindRecords, share_max: int
     ) -> list[Run | RemoteError | None]:
         """What each of some replicas holds, or its failure; None where it was not asked because another one failed.
 
         One gives its whole share, stretch by stretch; the others, of each stretch, what they have in its place.
         """
-        if not any(getattr(reply, "more", False) for _, reply in asked):
+        giver = self._giver(asked)
+        if giver is None:
             return [Run(reply.versions, more=False) for _, reply in asked]
-        giver = next((index for index, (source, _) in enumerate(asked) if isinstance(source, RemoteSource)), 0)
         comparing: list[list[asyncio.Task[list[Version]]]] = [[] for _ in asked]
         share, more = list[Version](), True
         try:
-            while more and len(share) < SPLIT_LEFTOVERS_MAX:
+            while more and len(share) < share_max:
                 stretch = await self._stretch(asked[giver][0], request)
                 share += stretch.versions
                 more = stretch.more
@@ -211,6 +212,14 @@ class SplitReading:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _giver(self, asked: Sequence[tuple[Source, Reply]]) -> int | None:
+        """Who is to tell first: of those that hold more than they were asked for, whose answer reaches least far. So
+        none of the others has much more up to there. None where all was told."""
+        ends = {index: end for index, (_, reply) in enumerate(asked) if (end := _end_of(reply)) is not None}
+        others = {index: end for index, end in ends.items() if isinstance(asked[index][0], RemoteSource)}
+        choose = max if self._query.reverse else min
+        return choose(others or ends, key=ends.__getitem__, default=None)
 
     async def _stretch(self, source: Source, request: FindRecords) -> _Stretch:
         """The next stretch of a share."""
@@ -261,6 +270,11 @@ async def _joined(stretches: Sequence[Awaitable[list[Version]]], *, more: bool) 
         return Run([version for versions in stretches for version in await versions], more)
     except RemoteError as error:
         return error
+
+
+def _end_of(reply: Reply) -> Cursor | None:
+    """Where an answer ends that could have gone on."""
+    return reply.end if isinstance(reply, FindRecordsReply) and reply.more else None
 
 
 def _whose(source: Source) -> Contact | None:

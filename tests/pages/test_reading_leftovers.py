@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from p2pkv import messages
-from p2pkv.core.pages import ROOT, path_of, place_of_page
+from p2pkv.core.pages import ROOT, children_of, path_of, place_of_page
 from p2pkv.core.records import Version, content_hash
 from p2pkv.errors import RemoteError
 from p2pkv.ids import Place
@@ -18,7 +18,9 @@ from p2pkv.limits import NEWER_BYTES_MAX, NEWER_NAMES_ASKED_MAX, NEWER_PAGES_ASK
 from p2pkv.outcomes import Order
 from p2pkv.peer import Peer
 from p2pkv.storage.interface import DropVersion, PutVersion, RangeQuery
+from p2pkv.swarm import key_reading, leftovers
 from p2pkv.swarm.contact import Contact
+from p2pkv.swarm.leftovers import Leftovers
 from p2pkv.testing import SimSwarm
 from tests.pages.checker import Witness, bound, values
 from tests.pages.test_reading_together import first_value_s
@@ -110,6 +112,36 @@ def test_a_replica_that_fails_in_the_middle_of_its_share_is_replaced() -> None:
 
             failing.node.calls.register(messages.FIND_RUNS, answer)
         assert swarm.run(values(swarm.peers[READER].get("k"))) == expected
+
+
+@pytest.mark.parametrize("direction", seeds(ORDERS[:1], ORDERS[1:]))
+def test_however_much_split_pages_hold_a_read_remembers_a_part_of_it(
+    direction: tuple[Order, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order, reverse = direction
+    monkeypatch.setattr(leftovers, "SPLIT_LEFTOVERS_MAX", 100)
+    monkeypatch.setattr(leftovers, "SPLIT_LEFTOVERS_ALL_MAX", 400)
+    monkeypatch.setattr(leftovers, "SPLIT_OPENED_RECORDS", 20)
+    monkeypatch.setattr(key_reading, "READ_BUFFERED_RECORDS_MAX", 400)
+    remembered = list[int]()
+    add = Leftovers.add
+
+    def noting(self: Leftovers, version: Version) -> None:
+        add(self, version)
+        remembered.append(len(self))
+
+    monkeypatch.setattr(Leftovers, "add", noting)
+    with SimSwarm(10, seed=2) as swarm:
+        hold_still(swarm)
+        split(swarm)
+        expected = numbers(0, 3200)
+        swarm.run(Witness().put_many(swarm.peers[0], "k", expected))
+        for page in children_of(ROOT):
+            assert swarm.run(swarm.peers[0].node.writer.establish(KEY, page))
+        got = swarm.run(values(swarm.peers[READER].get("k", order=order, reverse=reverse)))
+        assert got == (expected[::-1] if reverse else expected)
+        most = max(remembered)
+        assert most == 3200 if direction == ("time", True) else 400 < most < 2000, "in reverse of time, all"
 
 
 # --- right ---
