@@ -279,7 +279,7 @@ SPLIT_CHECKED_FIRST = 512  # of them, looked for below at first: the first value
 SPLIT_CHECKED_GROWTH = 16  # and then so many times more, since a round takes as long whatever it asks for
 SPLIT_SHARES_RETRIES_MAX = 3  # times that other replicas are found where some fail in the middle of their shares
 STORE_MESSAGES_AT_ONCE_MAX = 192  # of batches, all peers together
-STORE_MESSAGES_WAITING_MAX = 1024  # some of batches that have ended; beyond it the next batch waits
+STORE_WAITING_BYTES_MAX = 24 * MIB  # of messages of batches, those that have ended too; beyond it the next batch waits
 # --- Watching ---
 WATCH_LEASE_S = 20.0  # a replica pushes so long after the last renewal
 WATCH_LEASE_S_MAX = 60.0

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from p2pkv import messages
@@ -27,7 +28,7 @@ from p2pkv.limits import (
     RECORDS_STORE_BYTES_MAX,
     RECORDS_STORE_LONG_BYTES_MAX,
     STORE_MESSAGES_AT_ONCE_MAX,
-    STORE_MESSAGES_WAITING_MAX,
+    STORE_WAITING_BYTES_MAX,
 )
 from p2pkv.outcomes import Acks, ReplicaFailure
 from p2pkv.swarm.bulk_calls import BulkCalls
@@ -61,16 +62,17 @@ class BatchWriter:
         self._slots = asyncio.Semaphore(STORE_MESSAGES_AT_ONCE_MAX)
         self._usual = RttEstimator()  # what it takes until a message of a batch is durable: longer than a ping does
         self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting_bytes = 0  # of their messages
 
     async def store(self, key: bytes, pages: list[PageName], versions: list[Version], acks: Acks) -> list[Tally]:
         """A tally a version, each of which goes to a page of its own. They are known to be genuine here.
 
         Where a page proves to be split, nothing further is waited for: its records belong elsewhere.
         """
-        while len(self._tasks) > STORE_MESSAGES_WAITING_MAX:
+        while self._waiting_bytes > STORE_WAITING_BYTES_MAX:
             await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         batch = await self._plan(key, pages, versions, acks)
-        tasks = [self._start(work) for work in batch.work(self)]
+        tasks = [self._start(work, size_bytes) for work, size_bytes in batch.work(self)]
         tasks_left = set(tasks)
         while tasks_left and not batch.decided:
             _, tasks_left = await asyncio.wait(tasks_left, return_when=asyncio.FIRST_COMPLETED)
@@ -83,11 +85,16 @@ class BatchWriter:
         sites = dict(zip(names, await asyncio.gather(*(self._sites.of(key, page) for page in names)), strict=True))
         return _Batch(key, versions, pages, [sites[page] for page in pages], acks)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _start(self, work: Coroutine[Any, Any, None], size_bytes: int) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._waiting_bytes += size_bytes
+        task.add_done_callback(partial(self._ended, size_bytes))
         return task
+
+    def _ended(self, size_bytes: int, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._waiting_bytes -= size_bytes
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -112,7 +119,7 @@ class BatchWriter:
             try:
                 if self._lookups.silences.is_silent(contact):
                     raise RemoteError("silent", "it did not answer lately")
-                reply = await self._call(contact, request, sum(batch.sizes[index] for index in indexes))
+                reply = await self._call(contact, request, batch.size_bytes(indexes))
                 results = reply.results
                 if len(results) != len(indexes):
                     raise RemoteError("misbehaved", "a wrong number of results")
@@ -157,8 +164,8 @@ class _Batch:
         """Is nothing more to be learnt of any record?"""
         return not self._open
 
-    def work(self, writer: BatchWriter) -> list[Coroutine[Any, Any, None]]:
-        """What is to be done, this peer's own share first.
+    def work(self, writer: BatchWriter) -> list[tuple[Coroutine[Any, Any, None], int]]:
+        """What is to be done, and how many bytes are sent for it; this peer's own share first.
 
         Page by page: what was signed together lies close together, and is verified in one go.
         """
@@ -168,12 +175,16 @@ class _Batch:
         for index in order:
             for contact in self.sites[index].contacts:
                 shares.setdefault(contact.id, (contact, []))[1].append(index)
-        own = [writer.keep(self, here)] if here else []
+        own = [(writer.keep(self, here), 0)] if here else []
         return own + [
-            writer.send(self, contact, group)
+            (writer.send(self, contact, group), self.size_bytes(group))
             for contact, indexes in shares.values()
             for group in fitting(self.sizes, indexes, _room_bytes(contact))
         ]
+
+    def size_bytes(self, indexes: list[int]) -> int:
+        """Of some of the versions, in a message."""
+        return sum(self.sizes[index] for index in indexes)
 
     def add(self, indexes: list[int], results: list[messages.StoreResult], node: str, address: str) -> None:
         for index, result in zip(indexes, results, strict=True):
