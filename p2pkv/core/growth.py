@@ -4,7 +4,7 @@ Theory of operation. Pages below one root fill up together, and whatever they ho
 has brought many records will mostly bring as many again: so the root splits when it would be half full of what one
 writer brought, its 16 children when they would be a quarter full. Deeper pages wait until they are full, since a get
 asks all of them. Only different names count, as a record that is replaced takes no room; they are counted by the slots
-that their checksums fall into, so never too many.
+that their hashes fall into, so never too many.
 
 Owns the count. Knows no pages' states, no network, no time.
 """

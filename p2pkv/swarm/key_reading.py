@@ -108,6 +108,7 @@ class KeyReading:
         self._slots = asyncio.Semaphore(PAGES_ASKED_AT_ONCE_MAX)  # of pages that are opened one by one
         self._opening: set[asyncio.Task[list[Opened]]] = set()
         self._leftovers = Leftovers(query.order, reverse=query.reverse)
+        self._frontier: Key | None = None  # up to which all streams had come when something was given out last
 
     async def runs(self, after: Cursor | None) -> AsyncGenerator[list[Version], None]:
         """Versions in order, dead ones among them. Raises IncompleteError, UnreachableError."""
@@ -117,6 +118,8 @@ class KeyReading:
             await self._begin()
             while True:
                 ready = self._take()
+                if ready and self._in_parts():
+                    ready = await self._standing(ready)
                 if begun or not ready:
                     self._fetch()  # the first is on its way to the user before anything further is asked for
                 begun = begun or bool(ready)
@@ -265,7 +268,7 @@ class KeyReading:
             return []
         reverse = self._query.reverse
         covered = [key for key in coming if key is not None]
-        frontier = (max(covered) if reverse else min(covered)) if covered else None
+        frontier = self._frontier = (max(covered) if reverse else min(covered)) if covered else None
         ready: list[tuple[Key, Version]] = []
         for stream in self._streams.values():
             buffer = stream.buffer
@@ -276,6 +279,24 @@ class KeyReading:
         if frontier is not None:
             self._leftovers.pass_by(Cursor(*frontier))
         return given
+
+    def _in_parts(self) -> bool:
+        """May a newer version stand further on, where a split page that holds very much has not been read yet?
+
+        In order of time only: in reverse it comes first, and in order of names at the same position.
+        """
+        if self._query.order != "time" or self._query.reverse:
+            return False
+        splits = (stream.reading for stream in self._streams.values() if isinstance(stream.reading, SplitReading))
+        return any(reading.unread and reading.read_to is not None for reading in splits)
+
+    async def _standing(self, versions: list[Version]) -> list[Version]:
+        """Those that no newer version outranks which is still to come."""
+        frontier = self._frontier
+        named = [version for version in versions if version.name]
+        newer = await self._names.newer_anywhere(self._query.key, self._tree, named)
+        coming = {identity for identity, v in newer.items() if frontier and key_of(position(v, "time")) > frontier}
+        return [version for version in versions if version.identity not in coming]
 
     # --- waiting ---
 

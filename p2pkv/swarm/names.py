@@ -68,13 +68,21 @@ class NameReader:
 
     async def newer(self, key: bytes, tree: PageTree, page: PageName, versions: Sequence[Version]) -> Held:
         """Of versions that a split page holds: what outranks them in the pages below it. Raises IncompleteError."""
+        return await self._downwards(key, tree, _shares_below(page, versions), versions)
+
+    async def newer_anywhere(self, key: bytes, tree: PageTree, versions: Sequence[Version]) -> Held:
+        """Of any versions: what outranks them in whatever page. Raises IncompleteError."""
+        return await self._downwards(key, tree, {ROOT: versions}, versions)
+
+    async def _downwards(
+        self, key: bytes, tree: PageTree, asked: Mapping[PageName, Sequence[Version]], versions: Sequence[Version]
+    ) -> Held:
+        """Page by page from the top: what one does not hold any more, it has moved on."""
         held: Held = {version.identity: version for version in versions}
-        level = {page: versions}
-        while level:
-            shares = [_shares_below(above, share) for above, share in level.items()]
-            asked = {child: share for children in shares for child, share in children.items()}
+        while asked:
             split = await self._ask_for_newer(key, tree, asked, held)
-            level = {child: share for child, share in asked.items() if child in split}
+            shares = [_shares_below(page, share) for page, share in asked.items() if page in split]
+            asked = {child: share for children in shares for child, share in children.items()}
         return {version.identity: held[version.identity] for version in versions if held[version.identity] != version}
 
     async def _ask_for_newer(
