@@ -1,16 +1,17 @@
 """How quickly one writer lets a key grow, and which of its pages should therefore split before they are full.
 
-Theory of operation. Pages below one root fill up together, and whatever they hold when they split has to move. Whoever
-has brought many records will mostly bring as many again: so the root splits when it would be half full of what one
-writer brought, its 16 children when they would be a quarter full. Deeper pages wait until they are full, since a get
-asks all of them. Only different names count, as a record that is replaced takes no room; they are counted by the slots
-that their hashes fall into, so never too many.
+Theory of operation. Pages below one root fill up together, and whatever they hold when they split has to move, which
+costs several times what it cost to put. Whoever has brought many records will mostly bring as many again: so the root
+splits when it is half full of what one writer brought, its 16 children when they are five eighths full. Deeper pages
+wait until they are full, since a get asks all of them. Only different names count, as a record that is replaced takes
+no room; how many there were is told by the slots that their hashes fell into (linear counting).
 
 Owns the count. Knows no pages' states, no network, no time.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -18,7 +19,7 @@ from blake3 import blake3
 
 from p2pkv.limits import GROWTH_SLOTS
 
-EARLY_PAGES: Final = (0.5, 4.0)
+EARLY_PAGES: Final = (0.5, 10.0)
 """Of how many pages' records the root splits, and its children."""
 
 
@@ -48,9 +49,14 @@ class Growth:
         """The depth of the pages that are to split now, if any are: each depth is told once. `page_records`: a page's
         bound."""
         depth = self._depth
-        if depth == len(EARLY_PAGES) or self._taken <= EARLY_PAGES[depth] * page_records:
+        if depth == len(EARLY_PAGES) or self._names() <= EARLY_PAGES[depth] * page_records:
             return None
         self._depth += 1
         if self._depth == len(EARLY_PAGES):
             self._slots = None
         return depth
+
+    def _names(self) -> float:
+        """About how many there were."""
+        free = 1 - self._taken / GROWTH_SLOTS
+        return -GROWTH_SLOTS * math.log(free) if free else math.inf

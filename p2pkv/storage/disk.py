@@ -163,12 +163,10 @@ class DiskStore(Store):
                 self.watcher.wrote(job.result.writes, job.result.outcomes)
 
     async def read(self, query: RangeQuery) -> RangeResult:
-        page = self._cache.get(query.place)
-        if page is None:
-            page = await self._load(query.place)
-        if page is not None:
-            return page.select(query, self._now_s())
-        return await self._ask_noting_damage(disk_reads.read_range, query, self._now_s())
+        found: Page | RangeResult | None = self._cache.get(query.place)
+        if found is None:
+            found = await self._load_or_read(query)
+        return found.select(query, self._now_s()) if isinstance(found, Page) else found
 
     async def read_many(self, queries: Sequence[RangeQuery], records_max: int, bytes_max: int) -> list[RangeResult]:
         """What is in memory is read here, all else in one visit of a thread. No page is brought into memory by it."""
@@ -204,14 +202,15 @@ class DiskStore(Store):
                 self._firsts.end_load(query, token, result)
         return found
 
-    async def _load(self, place: Place) -> Page | None:
-        token = self._cache.begin_load(place)
-        page = None
+    async def _load_or_read(self, query: RangeQuery) -> Page | RangeResult:
+        place = query.place
+        token, found = self._cache.begin_load(place), None
+        bytes_max = self._cache.loaded_bytes_max(place)
         try:
-            page = await self._ask_noting_damage(disk_reads.load_page, place)
+            found = await self._ask_noting_damage(disk_reads.load_or_read, query, self._now_s(), bytes_max)
         finally:
-            self._cache.end_load(place, token, page)
-        return page
+            self._cache.end_load(place, token, found if isinstance(found, Page) else None)
+        return found
 
     async def read_name(self, place: Place, name: bytes) -> list[Version]:
         page = self._cache.get(place)

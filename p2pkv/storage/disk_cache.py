@@ -1,8 +1,9 @@
 """Small pages kept in memory beside the disk: read without a thread, kept up by every commit.
 
 Owns what is kept and for how long: least recently used goes first, and a page that is written to again and again and
-never read, since keeping it up would cost as much as writing it. Holds only what is durable: a commit reaches it when
-its transaction has ended.
+never read, since keeping it up would cost as much as writing it. A page that is not small is brought in only once it
+was read several times since it was written to, since the next write may throw it out again. Holds only what is
+durable: a commit reaches it when its transaction has ended.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from p2pkv.limits import (
     STORE_CACHE_BYTES_MAX,
     STORE_CACHE_PAGES_MAX,
     STORE_CACHED_PAGE_BYTES_MAX,
+    STORE_CACHED_READS_MIN,
+    STORE_CACHED_SOON_BYTES_MAX,
     STORE_CACHED_UNREAD_WRITES_MAX,
 )
 from p2pkv.storage.disk_batch import Committed
@@ -28,6 +31,7 @@ class PageCache:
         self._pages: OrderedDict[Place, Page] = OrderedDict()
         self._size_bytes = 0
         self._loading: dict[Place, object] = {}
+        self._reads: OrderedDict[Place, int] = OrderedDict()  # of pages that are not here, since they were written to
 
     def __len__(self) -> int:
         return len(self._pages)
@@ -45,7 +49,15 @@ class PageCache:
     def begin_load(self, place: Place) -> object:
         """A token for `end_load`. A commit to the page in between makes what was loaded too old to keep."""
         token = self._loading[place] = object()
+        self._reads[place] = self._reads.pop(place, 0) + 1
+        if len(self._reads) > STORE_CACHE_PAGES_MAX:
+            self._reads.popitem(last=False)
         return token
+
+    def loaded_bytes_max(self, place: Place) -> int:
+        """How large the page may be to be worth it to bring it in now."""
+        often = self._reads.get(place, 0) >= STORE_CACHED_READS_MIN
+        return STORE_CACHED_PAGE_BYTES_MAX if often else STORE_CACHED_SOON_BYTES_MAX
 
     def end_load(self, place: Place, token: object, page: Page | None) -> None:
         if self._loading.get(place) is not token:
@@ -62,6 +74,7 @@ class PageCache:
 
     def clear(self) -> None:
         self._loading.clear()
+        self._reads.clear()
         self._pages.clear()
         self._size_bytes = 0
 
@@ -77,6 +90,7 @@ class PageCache:
             stored = outcome.result is Result.STORED
             size_bytes = next(sizes_bytes) if stored and isinstance(write, PutVersion) else 0
             self._loading.pop(write.place, None)
+            self._reads.pop(write.place, None)
             page = self._pages.get(write.place)
             if page is not None:
                 self._apply(page, write, size_bytes)

@@ -18,7 +18,7 @@ import msgspec
 
 from p2pkv.core.records import BATCH_ID_BYTES, Version
 from p2pkv.ids import ChunkID, Place
-from p2pkv.limits import STORE_CACHED_PAGE_BYTES_MAX, STORE_ROWS_AT_ONCE_MAX
+from p2pkv.limits import STORE_ROWS_AT_ONCE_MAX
 from p2pkv.outcomes import Order
 from p2pkv.storage import disk_blocks
 from p2pkv.storage.disk_batch import decode, runs, state_of
@@ -75,13 +75,21 @@ class Damage:
         return [" to ".join(name.decode("utf-8", "backslashreplace") for name in names) for names in lost]
 
 
-def load_page(database: sqlite3.Connection, place: Place, damage: Damage) -> Page | None:
-    """The whole page, for the cache; None where it is too large for that. An absent page is an empty one."""
+def load_or_read(
+    database: sqlite3.Connection, query: RangeQuery, now_s: float, bytes_max: int, damage: Damage
+) -> Page | RangeResult:
+    """The whole page, for the cache; only what is asked for where it is too large for that."""
+    page = _load_page(database, query.place, bytes_max, damage)
+    return page if page is not None else read_range(database, query, now_s, damage)
+
+
+def _load_page(database: sqlite3.Connection, place: Place, bytes_max: int, damage: Damage) -> Page | None:
+    """None where it is too large. An absent page is an empty one."""
     row = database.execute("SELECT id, key, size_bytes FROM pages WHERE place = ?", (place,)).fetchone()
     if row is None:
         return Page(place)
     page_id, key, size_bytes = row
-    if size_bytes > STORE_CACHED_PAGE_BYTES_MAX:
+    if size_bytes > bytes_max:
         return None
     page = Page(place, key)
     for version, size in _whole_page(database, page_id, damage):

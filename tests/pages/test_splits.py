@@ -57,9 +57,9 @@ def test_a_key_that_outgrows_its_page_splits_and_every_order_is_complete() -> No
 
 
 def test_pages_that_a_long_batch_would_fill_split_before_they_are_full() -> None:
-    for records, pages in ((800, 17), (2000, 273)):  # none of 16 would hold more than 200
+    for records, pages in ((800, 17), (1300, 273)):  # none of 16 would hold more than 100
         with SimSwarm(12, seed=5) as swarm:
-            bound(swarm.peers, 200)
+            bound(swarm.peers, 100)
             expected = numbers(0, records)
             witness = Witness()
             swarm.run(witness.put_many(swarm.peers[0], "k", expected))

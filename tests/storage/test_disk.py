@@ -8,13 +8,14 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from p2pkv.errors import P2pkvError
 from p2pkv.ids import chunk_id_of, place_of_key
+from p2pkv.limits import STORE_CACHED_READS_MIN, STORE_CACHED_UNREAD_WRITES_MAX
 from p2pkv.storage import disk_blocks, disk_cache, disk_firsts, disk_reads
 from p2pkv.storage.disk import DiskStore
 from p2pkv.storage.disk_batch import Committed
@@ -51,7 +52,8 @@ class _NoPages:
 
     @pytest.fixture(autouse=True)
     def uncached(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(disk_reads, "STORE_CACHED_PAGE_BYTES_MAX", -1)
+        monkeypatch.setattr(disk_cache, "STORE_CACHED_PAGE_BYTES_MAX", -1)
+        monkeypatch.setattr(disk_cache, "STORE_CACHED_SOON_BYTES_MAX", -1)
         monkeypatch.setattr(disk_cache, "STORE_CACHE_PAGES_MAX", 0)
 
 
@@ -351,3 +353,27 @@ def test_a_first_record_that_was_read_while_its_page_was_written_to_is_not_kept(
         firsts.end_load(query, token, RangeResult([later], False))
         assert firsts.has(query) is not written
         firsts.clear()
+
+
+async def test_a_page_that_is_not_small_comes_into_memory_when_it_is_read_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make(tmp_path)
+    await store.open()
+    asked = list[object]()
+    ask = store.ask
+
+    async def noting(question: Callable[..., object], *args: object) -> object:
+        asked.append(question)
+        return await ask(question, *args)
+
+    monkeypatch.setattr(store, "ask", noting)
+    versions = series(2 * STORE_CACHED_UNREAD_WRITES_MAX + 20, body=b"x" * 200, size_bytes=200)
+    middle = len(versions) // 2
+    for some in (versions[:middle], versions[middle:]):  # what is written to much is read from disk again
+        await store.commit([put(found) for found in some])
+        asked.clear()
+        for _ in range(3 * STORE_CACHED_READS_MIN):
+            assert (await store.read(RangeQuery(PLACE, limit=1))).versions == versions[:1]
+        assert len(asked) == STORE_CACHED_READS_MIN
+    await store.close()

@@ -26,7 +26,8 @@ NUMBERS = st.integers(0, 60)
 
 @pytest.fixture(autouse=True)
 def uncached(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk_reads, "STORE_CACHED_PAGE_BYTES_MAX", -1)
+    monkeypatch.setattr(disk_cache, "STORE_CACHED_PAGE_BYTES_MAX", -1)
+    monkeypatch.setattr(disk_cache, "STORE_CACHED_SOON_BYTES_MAX", -1)
     monkeypatch.setattr(disk_cache, "STORE_CACHE_PAGES_MAX", 0)
 
 
