@@ -294,7 +294,7 @@ class KeyReading:
         """Those that no newer version outranks which is still to come."""
         frontier = self._frontier
         named = [version for version in versions if version.name]
-        newer = await self._names.newer_anywhere(self._query.key, self._tree, named)
+        newer = await self._names.newer_anywhere(self._query.key, self._tree, named) if named else {}
         coming = {identity for identity, v in newer.items() if frontier and key_of(position(v, "time")) > frontier}
         return [version for version in versions if version.identity not in coming]
 

@@ -246,12 +246,10 @@ class Mover:
         If so, its siblings may be, too: pages that fill up together split together.
         """
         tree = self._writer.tree(key)
-        below = {
-            leaf for leaf in (tree.leaf_of(path_of(version.name)) for version in versions) if len(leaf) > len(page)
-        }
         child = tree.leaf_of(path_of(versions[-1].name))
-        if child in below and await self._is_split(key, child):
-            siblings = [leaf for leaf in below if leaf != child and len(leaf) == len(child)]
+        if len(child) > len(page) and await self._is_split(key, child):
+            leaves = {tree.leaf_of(path_of(version.name)) for version in versions}
+            siblings = [leaf for leaf in leaves if leaf != child and len(leaf) == len(child)]
             await asyncio.gather(*(self._is_split(key, sibling) for sibling in siblings))
 
     async def _is_split(self, key: bytes, page: PageName) -> bool:
