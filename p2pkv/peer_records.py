@@ -18,6 +18,7 @@ from p2pkv.files.concurrency import each_job, run_jobs
 from p2pkv.limits import ATOMIC_KEYS_AT_ONCE_MAX
 from p2pkv.outcomes import Acks, BatchChange, BatchOutcome, BatchRecord, Order, PutOutcome, Record
 from p2pkv.peer_events import Events, shown
+from p2pkv.read_ahead import ReadAhead
 from p2pkv.swarm.atomic_writing import untouched
 from p2pkv.swarm.environment import Environment
 from p2pkv.swarm.node import SwarmNode
@@ -82,13 +83,20 @@ class PeerRecords:
         key_bytes = checked_key(key)
         flags = Flag.OWN if own else 0
 
-        async def drafts() -> AsyncIterator[Draft]:
-            async for value in each(values):
-                yield await self._translator.draft(value, self._name(None), flags=flags, ttl_s=ttl_s, acks=acks)
+        async with ReadAhead(each(values)) as ahead:
+            drafts = self._drafts(ahead, flags, ttl_s, acks)
+            written = self.node.records.put_many(key_bytes, drafts, acks=acks, coming=ahead.coming)
+            async with aclosing(written) as outcomes:
+                async for outcome in outcomes:
+                    self._events.put(key_bytes, outcome)
+                    yield outcome
 
-        async for outcome in self.node.records.put_many(key_bytes, drafts(), acks=acks):
-            self._events.put(key_bytes, outcome)
-            yield outcome
+    async def _drafts(
+        self, values: AsyncIterable[bytes], flags: int, ttl_s: float | None, acks: Acks
+    ) -> AsyncIterator[Draft]:
+        """A draft a value, each with a name of its own."""
+        async for value in values:
+            yield await self._translator.draft(value, self._name(None), flags=flags, ttl_s=ttl_s, acks=acks)
 
     async def put_batch(self, changes: Iterable[BatchChange], *, acks: Acks = "quorum") -> BatchOutcome:
         """Put and delete records of any keys, so that all of it becomes visible together, or nothing.

@@ -5,7 +5,7 @@ Owns no state but the chunks that long values go to and come from.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 
 from p2pkv.core.drafts import Draft
 from p2pkv.core.records import ALWAYS, Flag, Period, Version, encode_cursor, version_token
@@ -171,7 +171,7 @@ def as_transfer(outcome: FolderOutcome, done: str) -> TransferOutcome:
     )
 
 
-async def each(values: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+async def each(values: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
     if isinstance(values, AsyncIterable):
         async for value in values:
             yield value

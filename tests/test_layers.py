@@ -19,7 +19,7 @@ LAYERS = [
     {"swarm"},
     {"files"},
     {"home", "config"},
-    {"translation", "peer_events"},
+    {"translation", "peer_events", "read_ahead"},
     {"peer_records", "peer_files"},
     {"peer"},
     {"gateway"},

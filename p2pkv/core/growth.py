@@ -2,9 +2,10 @@
 
 Theory of operation. Pages below one root fill up together, and whatever they hold when they split has to move, which
 costs several times what it cost to put. Whoever has brought many records will mostly bring as many again: so the root
-splits when it is half full of what one writer brought, its 16 children when they are five eighths full. Deeper pages
-wait until they are full, since a get asks all of them. Only different names count, as a record that is replaced takes
-no room; how many there were is told by the slots that their hashes fell into (linear counting).
+splits when it is half full of what one writer brought, its 16 children when they are five eighths full; what is sure
+to come counts as if it had. Deeper pages wait until they are full, since a get asks all of them. Only different names
+count, as a record that is replaced takes no room; how many there were is told by the slots that their hashes fell into
+(linear counting).
 
 Owns the count. Knows no pages' states, no network, no time.
 """
@@ -45,11 +46,13 @@ class Growth:
             self._taken += not slots[slot]
             slots[slot] = 1
 
-    def due(self, page_records: int) -> int | None:
-        """The depth of the pages that are to split now, if any are: each depth is told once. `page_records`: a page's
-        bound."""
+    def due(self, page_records: int, coming: int = 0) -> int | None:
+        """The depth of the pages that are to split now, if any are: each depth is told once.
+
+        `page_records`: how many a page holds. `coming`: names that are sure to be brought.
+        """
         depth = self._depth
-        if depth == len(EARLY_PAGES) or self._names() <= EARLY_PAGES[depth] * page_records:
+        if depth == len(EARLY_PAGES) or self._names() + coming <= EARLY_PAGES[depth] * page_records:
             return None
         self._depth += 1
         if self._depth == len(EARLY_PAGES):

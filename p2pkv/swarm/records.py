@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from itertools import islice
 
 from p2pkv.core.drafts import Change, Draft
@@ -80,8 +80,15 @@ class RecordSwarm:
     def unique_name(self) -> bytes:
         return self._writer.unique_name()
 
-    def put_many(self, key: bytes, drafts: AsyncIterable[Draft], *, acks: Acks = "quorum") -> AsyncIterator[PutOutcome]:
-        return self._writer.put_many(key, drafts, acks=acks)
+    def put_many(
+        self,
+        key: bytes,
+        drafts: AsyncIterable[Draft],
+        *,
+        acks: Acks = "quorum",
+        coming: Callable[[], int] = lambda: 0,
+    ) -> AsyncGenerator[PutOutcome]:
+        return self._writer.put_many(key, drafts, acks=acks, coming=coming)
 
     def read(
         self,

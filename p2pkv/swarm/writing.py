@@ -4,7 +4,8 @@ Theory of operation. A version goes to the page that this peer believes to be th
 better answer `SPLIT`; then the split is made known to a majority of the page's replicas (whoever reads a quorum of the
 page must learn of it before anything is acknowledged below), remembered, and the version goes to the child. A version
 that a majority of a split page's replicas took, because they had not heard of the split, is as safe: they move it on.
-Where this peer brings very many records to one key, it splits pages before they are full (`core.growth`).
+Where this peer brings very many records to one key, or is about to, it splits pages before they are full
+(`core.growth`).
 
 Owns what this peer believes of the pages of keys. Never talks to peers but by `PageWriter` and `BatchWriter`.
 """
@@ -14,7 +15,8 @@ from __future__ import annotations
 import asyncio
 from base64 import b32hexencode
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Final
 
 from p2pkv.core.drafts import Draft
 from p2pkv.core.pages import (
@@ -49,6 +51,8 @@ from p2pkv.swarm.page_writing import PageWriter
 from p2pkv.swarm.replica import Replica
 from p2pkv.swarm.tallies import Tally
 
+_SIGNING_BYTES: Final = 220
+"""What a version takes beside what its draft brings: author, clock, signature, and the heads of its fields."""
 StoreAtPages = Callable[[bytes, list[PageName], list[Version], Acks], Awaitable[list[Tally]]]
 """Brings versions of a key to the replicas of these pages, one page a version."""
 
@@ -81,12 +85,18 @@ class Writer:
         return tally.outcome()
 
     async def put_many(
-        self, key: bytes, drafts: AsyncIterable[Draft], *, acks: Acks = "quorum"
-    ) -> AsyncIterator[PutOutcome]:
+        self,
+        key: bytes,
+        drafts: AsyncIterable[Draft],
+        *,
+        acks: Acks = "quorum",
+        coming: Callable[[], int] = lambda: 0,
+    ) -> AsyncGenerator[PutOutcome]:
         """Put many records of one key, as many to a message as fit; outcomes come in the order of the drafts.
 
         Every record has its own outcome, and a batch that was cut off may be put again whole. Where the drafts end
-        with an error, the outcomes of those before it come first.
+        with an error, the outcomes of those before it come first. `coming`: how many new records are sure to follow
+        those that the drafts gave so far.
         """
         running: deque[asyncio.Task[list[Tally]]] = deque()
         failure: Exception | None = None
@@ -96,6 +106,8 @@ class Writer:
             while True:
                 try:
                     batch = await anext(batches, None)
+                    if batch is not None:
+                        await self._split_early(key, batch, coming())
                 except Exception as error:
                     failure, batch = error, None
                 if batch is not None:
@@ -118,7 +130,6 @@ class Writer:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         versions = self.sign_many(key, drafts)  # before anything is waited for: clocks follow the drafts' order
-        await self._split_early(key, versions)
         tallies = await self.store_batch(key, versions, acks)
         pace.took(loop.time() - began_s)
         for _ in range(CLOCK_RETRIES_MAX - 1):
@@ -232,13 +243,20 @@ class Writer:
                 self._splitting.pop(place, None)
             return page in tree.split
 
-    async def _split_early(self, key: bytes, versions: Iterable[Version]) -> None:
-        """Versions are on their way: if they are very many lately, split pages that would soon be full."""
-        tree = self.tree(key)
-        tree.growth.bring(version.name for version in versions)
-        depth = tree.growth.due(self._replica.holdings.bound.records)
-        if depth is not None and await self.establish(key, ROOT) and depth:
-            await asyncio.gather(*(self.establish(key, page) for page in children_of(ROOT)))
+    async def _split_early(self, key: bytes, drafts: Sequence[Draft], coming: int) -> None:
+        """Drafts are on their way, and more behind them: if they are very many, split what would soon be full."""
+        growth = self.tree(key).growth
+        growth.bring(draft.name for draft in drafts)
+        while (depth := growth.due(self._fit_a_page(drafts), coming)) is not None:
+            pages = children_of(ROOT) if depth else [ROOT]
+            if not all(await asyncio.gather(*(self.establish(key, page) for page in pages))):
+                return
+
+    def _fit_a_page(self, drafts: Sequence[Draft]) -> int:
+        """About how many records like these a page holds."""
+        bound = self._replica.holdings.bound
+        size_bytes = sum(len(draft.name) + len(draft.body) + len(draft.meta) for draft in drafts)
+        return min(bound.records, bound.size_bytes * len(drafts) // (size_bytes + len(drafts) * _SIGNING_BYTES))
 
     async def tell_split(self, key: bytes, page: PageName) -> None:
         """Tell all replicas of a page that it is split."""

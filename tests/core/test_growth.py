@@ -47,3 +47,14 @@ def test_a_real_page_and_a_key_of_many_are_counted_well_enough() -> None:
     assert growth.due(bound) == 1
     growth.bring(names(200_000))
     assert growth.due(bound) is None
+
+
+@given(st.integers(0, 20 * BOUND), st.integers(0, 20 * BOUND))
+def test_names_that_are_sure_to_come_count_as_those_that_came(brought: int, coming: int) -> None:
+    growth, told = Growth(), list[int]()
+    growth.bring(names(brought))
+    while (depth := growth.due(BOUND, coming)) is not None:
+        told.append(depth)
+    most = brought + coming
+    assert [depth for depth, least in ((0, 0.5 * BOUND), (1, 10 * BOUND)) if most > 1.1 * least] <= told
+    assert told <= [depth for depth, least in ((0, 0.5 * BOUND), (1, 10 * BOUND)) if most > 0.9 * least]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 
@@ -27,9 +28,10 @@ class Witness:
         self.acknowledged.append(value)
 
     async def put_many(self, peer: Peer, key: str, values: list[bytes]) -> None:
+        """They come one by one: nobody knows how many will, so pages fill and split with records in them."""
         self.tried.update(values)
         number = 0
-        async for outcome in peer.put_many(key, values):
+        async for outcome in peer.put_many(key, trickling(values)):
             if outcome.reached:
                 self.acknowledged.append(values[number])
             number += 1
@@ -44,6 +46,12 @@ class Witness:
         assert not lost, f"{len(lost)} of {len(self.acknowledged)} acknowledged records are missing"
 
 
+async def trickling(values: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for value in values:
+        await asyncio.sleep(0.001)
+        yield value
+
+
 async def values(records: AsyncIterator[Record]) -> list[bytes | None]:
     return [record.value async for record in records]
 
@@ -52,6 +60,12 @@ def bound(peers: Iterable[Peer], records: int) -> None:
     """Let pages split soon."""
     for peer in peers:
         bound_of(peer).records = records
+
+
+def one_page(peers: Iterable[Peer]) -> None:
+    """Let no page split, however many bytes come."""
+    for peer in peers:
+        bound_of(peer).size_bytes = 1 << 30
 
 
 def bound_of(peer: Peer) -> PageBound:

@@ -22,7 +22,7 @@ from p2pkv.swarm import key_reading, leftovers
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.leftovers import Leftovers
 from p2pkv.testing import SimSwarm
-from tests.pages.checker import Witness, bound, values
+from tests.pages.checker import Witness, bound, one_page, values
 from tests.pages.test_reading_together import first_value_s
 from tests.pages.test_splits import numbers
 from tests.seeds import seeds
@@ -359,6 +359,7 @@ def question(versions: Sequence[Version], *, known: bool) -> messages.KnownNames
 
 def test_an_answer_has_a_bound_and_tells_nothing_that_is_known() -> None:
     with SimSwarm(2, seed=1) as swarm:
+        one_page(swarm.peers)
         swarm.run(Witness().put_many(swarm.peers[1], "k", [b"%04d" % n + bytes(1000) for n in range(700)]))
         versions = swarm.run(held(swarm.peers[1]))
         (reply,) = ask(swarm, [question(versions, known=True)])

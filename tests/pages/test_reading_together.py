@@ -26,7 +26,7 @@ from p2pkv.peer import Peer
 from p2pkv.storage.interface import DropVersion, RangeQuery
 from p2pkv.swarm.contact import Contact
 from p2pkv.testing import SimSwarm
-from tests.pages.checker import values
+from tests.pages.checker import one_page, values
 from tests.pages.test_counting import make
 from tests.pages.test_splits import numbers
 
@@ -150,6 +150,7 @@ def ask(swarm: SimSwarm, requests: list[messages.FindRecords]) -> list[messages.
 
 def test_an_answer_has_a_bound_whatever_is_asked() -> None:
     with SimSwarm(2, seed=1) as swarm:
+        one_page(swarm.peers)
         swarm.run(values_of(swarm.peers[1].put_many("k", [bytes(1000)] * 780)))
         place = place_of_page(b"k", b"")
         whole = messages.FindRecords(place, limit=1 << 40)

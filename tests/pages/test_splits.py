@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
@@ -11,9 +12,10 @@ from p2pkv import messages
 from p2pkv.core.pages import place_of_page
 from p2pkv.core.records import HASH_BYTES
 from p2pkv.errors import IncompleteError, RefusedError
+from p2pkv.outcomes import PutOutcome
 from p2pkv.peer import Peer
 from p2pkv.testing import SimSwarm
-from tests.pages.checker import Witness, bound, complete, pages_of, values
+from tests.pages.checker import Witness, bound, complete, pages_of, trickling, values
 from tests.seeds import seeds
 
 
@@ -70,6 +72,27 @@ def test_pages_that_a_long_batch_would_fill_split_before_they_are_full() -> None
             assert swarm.run(values(swarm.peers[5].get("k"))) == expected
 
 
+def test_a_batch_that_can_be_read_ahead_moves_nothing_however_many_it_brings() -> None:
+    """Beside the same that comes bit by bit, which has to move what it brought before the splits."""
+    moved: dict[bool, int] = {}
+    for ahead in (True, False):
+        with SimSwarm(12, seed=5) as swarm:
+            bound(swarm.peers, 100)
+            expected = numbers(0, 2000)
+            source = expected if ahead else trickling(expected)
+            assert all(swarm.run(reached(swarm.peers[0].put_many("k", source))))
+            settle(swarm)
+            assert swarm.run(values(swarm.peers[7].get("k"))) == expected
+            assert pages_of(swarm.peers[7], "k") == 273
+            moved[ahead] = sum(peer.node.counters()["records_moved"] for peer in swarm.peers)
+    assert moved[False] > 1000
+    assert moved[True] == 0
+
+
+async def reached(outcomes: AsyncIterator[PutOutcome]) -> list[bool]:
+    return [outcome.reached async for outcome in outcomes]
+
+
 async def look_below(swarm: SimSwarm) -> None:
     """Ask every peer for newer versions of a record that is on its way."""
     for peer in swarm.peers:
@@ -94,7 +117,7 @@ def test_moving_gives_way_to_those_who_read_but_not_for_ever() -> None:
 
     idle, read = left[False], left[True]
     assert idle[0] == read[0]
-    assert idle[0] - idle[4] > 4 * (read[0] - read[4]), "whoever reads goes first"
+    assert idle[0] - idle[7] > 4 * (read[0] - read[7]), "whoever reads goes first"
     assert read[24] < read[4], "but not for ever"
 
 
