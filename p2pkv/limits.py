@@ -228,6 +228,7 @@ HANDOVER_CELLS_MAX = 1024  # cells handed over in one round
 UPKEEP_NEIGHBOURS = 4  # times k: the contacts nearest to a peer that it may share places with
 UPKEEP_ROUND_S = 15.0  # between two rounds, doubled while nothing is found
 UPKEEP_ROUND_S_MAX = 600.0
+UPKEEP_LULL_TURNS_MAX = 15  # of UPKEEP_SOON_S each, that a round is put off while very much comes
 UPKEEP_PREFIX_DIGITS_MAX = 5  # a million parts of the id space: finer than the neighbourhoods of 100,000 peers
 UPKEEP_WHOLE_DIGITS = (
     3  # so finely, in 4,096 parts, whatever tells replicas apart is cut; finer what the next digit tells
@@ -394,13 +395,13 @@ HTTP_HEARTBEAT_S = 15.0  # a silent stream says that it lives, and finds out whe
 HTTP_STOP_S = 2.0  # what open connections get to end when the peer stops
 
 # --- Peer ---
-BATCH_RECORDS_MIN = 500  # records of the first batches of many: three under way are 3 MB for 8 replicas
-BATCH_RECORDS_MAX = 4000  # of later ones; a replica of twenty writes 1,600 of them at once, at half the cost of 400
-BATCH_SOON_S = 3.0  # batches that take less than this grow
+BATCH_RECORDS_MIN = 500  # records of the first batches of many: two under way are 2 MB for 8 replicas
+BATCH_RECORDS_MAX = 8000  # of later ones; a replica of twenty writes 3,200 of them at once, at half the cost of 400
+BATCH_SOON_S = 5.0  # batches that take less than this grow
 BATCH_LATE_S = 10.0  # and those that take more shrink: what is under way must not fill a line for minutes
 BATCH_RTO_S_MIN = 0.5  # nor sooner: the other replicas make up for the one whose message was lost
 BATCH_RTO_S_MAX = 1.0  # a message of a batch is sent again after this at the latest: five times until its deadline
-BATCHES_AT_ONCE_MAX = 3  # of one `put_many`, under way: replicas have something to do while outcomes are told
+BATCHES_AT_ONCE_MAX = 2  # of one `put_many`, under way: replicas have something to do while outcomes are told
 PUT_AHEAD_RECORDS_MAX = 49_152  # values of one `put_many`, read before they are written: more than GROWTH looks for
 PUT_AHEAD_BYTES_MAX = 16 * MIB  # of these
 PUT_AHEAD_TURN_S = 0.02  # so long they are read before the event loop gets its turn
@@ -420,7 +421,7 @@ BULK_BATCH_BYTES_MAX = 65_000  # of one UDP_SEGMENT send: 65,535 - IP 40 - UDP 8
 BULK_BATCHES_PER_TURN_MAX = 16  # sent before the event loop gets its turn: about 1 MB, 1 ms
 BULK_READS_PER_TURN_MAX = 64  # read at one readable event: single packets, or runs of them up to the bytes below
 BULK_READ_BYTES_PER_TURN_MAX = MIB  # about 1 ms
-CYCLES_LOOKED_FOR_AFTER = 20_000  # objects made and still there; some 5 MB
+CYCLES_LOOKED_FOR_AFTER = 100_000  # objects made and still there; some 20 MB
 FREE_MEMORY_KEPT_BYTES = 64 * MIB  # by the C library: the chunks that are under way at once
 BULK_TOPIC_BYTES_MAX = KIB  # what a push or pull says of itself, beside its data
 BULK_ANSWER_BYTES_MAX = KIB  # the receiver's answer to a push

@@ -54,7 +54,7 @@ depend on nothing that changes.
 """
 
 
-class PutVersion(msgspec.Struct, frozen=True):
+class PutVersion(msgspec.Struct, frozen=True, gc=False):
     """Merge a version into the page at a place. `key` is the page's key where the writer knows it, else empty.
 
     `admit` is asked first, unless this very version is there already. `encoded`: the version, where the caller has it

@@ -157,7 +157,7 @@ class _Batch:
             Tally(version, site.replicas, needed(acks, site.replicas) or 1)
             for version, site in zip(versions, sites, strict=True)
         ]
-        self._open = sum(not _decided(tally) for tally in self.tallies)
+        self._open = {index for index, tally in enumerate(self.tallies) if not _decided(tally)}
 
     @property
     def decided(self) -> bool:
@@ -189,9 +189,9 @@ class _Batch:
     def add(self, indexes: list[int], results: list[messages.StoreResult], node: str, address: str) -> None:
         for index, result in zip(indexes, results, strict=True):
             tally = self.tallies[index]
-            before = _decided(tally)
             tally.add(result, node, address)
-            self._open -= _decided(tally) and not before
+            if index in self._open and _decided(tally):
+                self._open.remove(index)
 
     def fail(self, indexes: list[int], failure: ReplicaFailure) -> None:
         for index in indexes:

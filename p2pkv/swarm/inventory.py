@@ -246,6 +246,11 @@ class StoreInventory:
         self._news.set()
         self.on_wrote(writes)
 
+    @property
+    def busy(self) -> bool:
+        """Do very many records come or go?"""
+        return not self.records.changes.few
+
     def moved_chunks(self, chunk_ids: Iterable[ChunkID]) -> None:
         now_s = asyncio.get_running_loop().time()
         for chunk_id in chunk_ids:

@@ -14,7 +14,7 @@ from p2pkv.messages import StoreResult
 from p2pkv.outcomes import PutOutcome, ReplicaFailure
 
 
-@dataclass
+@dataclass(slots=True)
 class Tally:
     """What the replicas said of one version."""
 

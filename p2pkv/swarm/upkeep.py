@@ -7,7 +7,8 @@ share, a peer that was away what it missed, and a peer that moves up because ano
 responsible for. What is fetched passes the same checks as any store request.
 
 Rounds follow each other quickly while something was found or the neighbours change, and ever more slowly while all is
-in order. Nothing is fetched in parallel to speak of, so foreground traffic hardly notices.
+in order; while very much is put here, they wait a little for its end. Nothing is fetched in parallel to speak of, so
+foreground traffic hardly notices.
 
 Owns the rounds and their pace. Never decides which of two versions stands.
 """
@@ -32,6 +33,7 @@ from p2pkv.limits import (
     UPKEEP_FETCHES_AT_ONCE_MAX,
     UPKEEP_FIRST_S,
     UPKEEP_JUDGED_AT_ONCE,
+    UPKEEP_LULL_TURNS_MAX,
     UPKEEP_NEIGHBOURS,
     UPKEEP_ROUND_S,
     UPKEEP_ROUND_S_MAX,
@@ -123,6 +125,7 @@ class Upkeep:
         await asyncio.sleep(UPKEEP_FIRST_S * self._env.random.uniform(0.5, 1.5))
         pause_s = UPKEEP_ROUND_S
         while True:
+            await self._lull()
             self._news.clear()
             try:
                 quiet = await self.round()
@@ -139,6 +142,13 @@ class Upkeep:
         if self._failures:
             return min(UPKEEP_SOON_S * (1 << min(self._failures, 8)), UPKEEP_ROUND_S)
         return min(max(2 * before_s, UPKEEP_ROUND_S), UPKEEP_ROUND_S_MAX) if quiet else UPKEEP_ROUND_S
+
+    async def _lull(self) -> None:
+        """While very much comes, replicas differ in what is on its way to them alone: wait, but not for ever, nor where
+        the neighbours have changed."""
+        for _ in range(UPKEEP_LULL_TURNS_MAX):
+            if not self._inventory.busy or await self._wait(UPKEEP_SOON_S):
+                return
 
     async def _calm(self) -> None:
         """Wait until the neighbours change no more, but not for ever."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 from p2pkv.core.records import content_hash
@@ -93,6 +94,32 @@ def test_a_swarm_in_order_talks_little() -> None:
         rounds = swarm.peers[0].node.counters()["upkeep_rounds"] - before
         assert rounds <= 10
         assert swarm.peers[0].node.counters().get("upkeep_records_fetched", 0) <= 1
+
+
+def test_a_round_waits_for_the_end_of_a_long_batch_but_not_for_ever() -> None:
+    def rounds(swarm: SimSwarm) -> int:
+        return sum(peer.node.counters()["upkeep_rounds"] for peer in swarm.peers)
+
+    async def put(peer: SimPeer, seconds: int) -> None:
+        for second in range(seconds):
+            values = [b"%d %d" % (second, number) for number in range(200)]
+            assert all([outcome.reached async for outcome in peer.put_many("k", values)])
+            await asyncio.sleep(1)
+
+    with SimSwarm(6, seed=8) as swarm:
+        swarm.run_for(seconds=10)
+        begun = rounds(swarm)
+        assert begun >= 6
+        swarm.run(put(swarm.peers[0], 25))
+        assert rounds(swarm) == begun, "no peer compares what is on its way"
+        swarm.run(put(swarm.peers[0], 60))
+        assert rounds(swarm) >= begun + 6, "each does after a while"
+        swarm.crash(5)
+        swarm.run(put(swarm.peers[0], 30))
+        before = rounds(swarm)
+        swarm.restart(5, home_lost=True)
+        swarm.run(put(swarm.peers[0], 25))
+        assert rounds(swarm) >= before + 5, "and soon where a neighbour came"
 
 
 def test_what_was_damaged_is_fetched_again() -> None:
