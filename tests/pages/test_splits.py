@@ -78,7 +78,7 @@ def test_a_batch_that_can_be_read_ahead_moves_nothing_however_many_it_brings() -
     for ahead in (True, False):
         with SimSwarm(12, seed=5) as swarm:
             bound(swarm.peers, 100)
-            expected = numbers(0, 2000)
+            expected = numbers(0, 1300)
             source = expected if ahead else trickling(expected)
             assert all(swarm.run(reached(swarm.peers[0].put_many("k", source))))
             settle(swarm)
