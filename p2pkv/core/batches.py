@@ -60,9 +60,11 @@ class Batch:
         return b"".join((of_root, index.to_bytes(1, "big"), *path))
 
 
-_Tree = dict[int, tuple[bytes, bytes]]
-"""The proven nodes and the hashes that their paths go on with, by their positions: 1 is the root, 2n and 2n + 1 are
-the children of n."""
+_LEVELS: Final = {SIGNATURE_BYTES + 1 + levels * HASH_BYTES: levels for levels in range(LEVELS_MAX + 1)}
+"""How high a tree is, by the length of its signatures."""
+_Tree = dict[int, bytes]
+"""Of the proven nodes, by their positions (1 is the root, 2n and 2n + 1 are the children of n): the hash, and behind it
+those that its path goes on with."""
 
 
 class Proofs:
@@ -75,40 +77,43 @@ class Proofs:
     def __init__(self, trees_max: int = BATCH_TREES_KEPT_MAX) -> None:
         self._trees: OrderedDict[bytes, _Tree] = OrderedDict()
         self._trees_max = trees_max
-        self._last: tuple[bytes, _Tree] = b"", {}  # the tree that was asked for last, and by what it is called
+        self._last: tuple[bytes, bytes, _Tree] = b"", b"", {}  # the author, signature and tree that were asked for last
 
     def hold(self, author: bytes, signed: bytes, signature: bytes, root_signed: Callable[[bytes], bool]) -> bool:
         """Did the author sign this text? `root_signed` verifies the signature of a root, for a tree that is new."""
-        begin = SIGNATURE_BYTES + 1  # of the path
-        levels, rest = divmod(len(signature) - begin, HASH_BYTES)
-        if levels < 0 or rest or levels > LEVELS_MAX or signature[SIGNATURE_BYTES] >> levels:
+        levels = _LEVELS.get(len(signature))
+        if levels is None or signature[SIGNATURE_BYTES] >> levels:
             return False
-        tree_id = author + signature[:SIGNATURE_BYTES]
-        last_id, tree = self._last
-        if last_id != tree_id:
-            tree = self._trees.get(tree_id, {})
-        position, node = 1 << levels | signature[SIGNATURE_BYTES], _leaf(signed)
-        climbed: list[tuple[int, bytes, int, bytes]] = []
-        while (proven := tree.get(position)) is None and position > 1:
-            sibling = signature[begin : begin + HASH_BYTES]
-            climbed.append((position, node, begin, sibling))
+        last_author, of_root, tree = self._last
+        if not signature.startswith(of_root) or author != last_author or not of_root:
+            of_root = signature[:SIGNATURE_BYTES]
+            tree = self._trees.get(author + of_root, {})
+        position = 1 << levels | signature[SIGNATURE_BYTES]
+        node, path = _leaf(signed), signature[SIGNATURE_BYTES + 1 :]
+        proven = tree.get(position)
+        if proven is not None:
+            return proven == node + path
+        climbed: _Tree = {}
+        while proven is None and position > 1:
+            sibling, behind = path[:HASH_BYTES], path[HASH_BYTES:]
+            climbed[position], climbed[position ^ 1] = node + path, sibling + node + behind
             node = _node(sibling, node) if position & 1 else _node(node, sibling)
-            begin, position = begin + HASH_BYTES, position >> 1
+            path, position = behind, position >> 1
+            proven = tree.get(position)
         if proven is None:
             if tree or not root_signed(node):
                 return False
-            tree[position] = node, b""
-        elif proven != (node, signature[begin:]):
+            climbed[position] = node
+        elif proven != node + path:
             return False
-        for position, node, begin, sibling in climbed:
-            tree[position] = node, signature[begin:]
-            tree[position ^ 1] = sibling, node + signature[begin + HASH_BYTES :]
-        if last_id != tree_id:
-            self._keep(tree_id, tree)
+        tree.update(climbed)
+        if tree is not self._last[2]:
+            self._keep(author, of_root, tree)
         return True
 
-    def _keep(self, tree_id: bytes, tree: _Tree) -> None:
-        self._last = tree_id, tree
+    def _keep(self, author: bytes, of_root: bytes, tree: _Tree) -> None:
+        self._last = author, of_root, tree
+        tree_id = author + of_root
         self._trees[tree_id] = tree
         self._trees.move_to_end(tree_id)
         if len(self._trees) > self._trees_max:

@@ -160,7 +160,7 @@ class DiskStore(Store):
             if isinstance(job.result, Committed) and job.error is None:
                 self._cache.apply(job.result)
                 self._firsts.apply(job.result)
-                self.watcher.wrote(job.result.writes, job.result.outcomes)
+                self.watcher.wrote(job.result.writes, job.result.outcomes, job.result.created)
 
     async def read(self, query: RangeQuery) -> RangeResult:
         found: Page | RangeResult | None = self._cache.get(query.place)

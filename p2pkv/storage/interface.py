@@ -11,7 +11,7 @@ from the `now_s` argument or the clock given to the engine.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import Enum
 from typing import Literal, NamedTuple, Protocol
 
@@ -177,7 +177,10 @@ class Register(NamedTuple):
 class Watcher(Protocol):
     """Told of what has become durable, in the order in which it did. It must be quick and must not raise."""
 
-    def wrote(self, writes: Sequence[Write], outcomes: Sequence[WriteOutcome]) -> None: ...
+    def wrote(self, writes: Sequence[Write], outcomes: Sequence[WriteOutcome], created: Collection[Place]) -> None:
+        """`created`: the pages of which nothing was there before."""
+        ...
+
     def moved_chunks(self, chunk_ids: Iterable[ChunkID]) -> None:
         """These came or went."""
         ...
@@ -190,7 +193,7 @@ class Watcher(Protocol):
 class NoWatcher:
     """Nobody watches."""
 
-    def wrote(self, writes: Sequence[Write], outcomes: Sequence[WriteOutcome]) -> None:
+    def wrote(self, writes: Sequence[Write], outcomes: Sequence[WriteOutcome], created: Collection[Place]) -> None:
         """Nothing to do."""
 
     def moved_chunks(self, chunk_ids: Iterable[ChunkID]) -> None:

@@ -65,12 +65,13 @@ class MemoryStore(Store):
     # --- records ---
     async def commit(self, writes: Sequence[Write]) -> list[WriteOutcome]:
         before_bytes, undo = self._size_bytes, list[_Undo]()
+        created = {write.place for write in writes if isinstance(write, PutVersion) and write.place not in self._pages}
         outcomes = [self._write(write, undo) for write in writes]
         if self._quota_bytes is not None and self._size_bytes > max(before_bytes, self._quota_bytes):
             for step in reversed(undo):
                 step()
             raise QuotaExceededError(f"the batch does not fit into {self._quota_bytes} bytes")
-        self.watcher.wrote(writes, outcomes)
+        self.watcher.wrote(writes, outcomes, created)
         return outcomes
 
     def _write(self, write: Write, undo: list[_Undo]) -> WriteOutcome:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from p2pkv.core.reconciliation import CELL_BYTES, ITEM_BYTES, Inventory, item_of
 from p2pkv.core.records import Flag, Version, content_hash
@@ -49,6 +50,32 @@ from p2pkv.swarm.changes import Changes
 
 log = logging.getLogger(__name__)
 _CELLS = 1 << 8 * CELL_BYTES
+
+
+class Change(NamedTuple):
+    """What a write did in a page: a version came, one went, or one replaced another."""
+
+    place: Place
+    came: Version | None
+    came_hash: bytes  # of the content; and so below
+    went: Version | None  # None too where it was dropped and only its hash is known
+    went_hash: bytes
+
+
+OnChanged = Callable[[Sequence[Change] | None, Collection[Place]], None]
+"""Told of changes (None: records were lost, nobody knows which), and of the pages that did not exist before them."""
+
+
+def _changes(writes: Sequence[Write], outcomes: Sequence[WriteOutcome]) -> Iterator[Change]:
+    for write, outcome in zip(writes, outcomes, strict=True):
+        if outcome.result is not Result.STORED or isinstance(write, PutRegister):
+            continue
+        if isinstance(write, PutVersion):
+            went = outcome.replaced
+            went_hash = b"" if went is None else content_hash(went)
+            yield Change(write.place, write.version, content_hash(write.version, write.encoded), went, went_hash)
+        else:
+            yield Change(write.place, None, b"", None, write.content_hash)
 
 
 class Ledger:
@@ -99,25 +126,21 @@ class RecordLedger(Ledger):
         self._split: set[Place] = set()  # pages here whose marker alone counts
         self._turned_s = 0.0
 
-    def note(self, writes: Sequence[Write], outcomes: Sequence[WriteOutcome]) -> None:
+    def note(self, changes: Iterable[Change]) -> None:
         """What the store has written."""
-        for write, outcome in zip(writes, outcomes, strict=True):
-            if outcome.result is not Result.STORED or isinstance(write, PutRegister) or write.place in self._split:
+        for place, came, came_hash, _, went_hash in changes:
+            if place in self._split:
                 continue
-            if isinstance(write, PutVersion):
-                self._came(write, outcome.replaced)
-            else:
-                self.changes.note(item_of(write.place, write.content_hash), here=False)
-
-    def _came(self, write: PutVersion, replaced: Version | None) -> None:
-        place, version = write.place, write.version
-        if version.flags & Flag.SPLIT:
-            self._split.add(place)
-            self.changed.add(place[:CELL_BYTES])  # its records count no more
-        elif version.name:
-            if replaced is not None:
-                self.changes.note(item_of(place, content_hash(replaced)), here=False)
-            self.changes.note(item_of(place, content_hash(version, write.encoded)), here=True)
+            if came is not None and came.flags & Flag.SPLIT:
+                self._split.add(place)
+                self.changed.add(place[:CELL_BYTES])  # its records count no more
+                continue
+            if came is not None and not came.name:
+                continue
+            if went_hash:
+                self.changes.note(item_of(place, went_hash), here=False)
+            if came is not None:
+                self.changes.note(item_of(place, came_hash), here=True)
 
     def has(self, item: bytes) -> bool:
         """Is it here now?"""
@@ -231,7 +254,7 @@ class StoreInventory:
         self._news = asyncio.Event()
         self._retake = False
         self.on_lost: Callable[[], None] = _ignore  # something is lacking here now
-        self.on_wrote: Callable[[Sequence[Write] | None], None] = _ignore  # None: nobody knows what
+        self.on_changed: OnChanged = _ignore
 
     def ledger(self, kind: int) -> Ledger:
         """Raises RemoteError for a kind that is none."""
@@ -241,10 +264,11 @@ class StoreInventory:
 
     # --- the store's watcher ---
 
-    def wrote(self, writes: Sequence[Write], outcomes: Sequence[WriteOutcome]) -> None:
-        self.records.note(writes, outcomes)
+    def wrote(self, writes: Sequence[Write], outcomes: Sequence[WriteOutcome], created: Collection[Place]) -> None:
+        changes = list(_changes(writes, outcomes))
+        self.records.note(changes)
         self._news.set()
-        self.on_wrote(writes)
+        self.on_changed(changes, created)
 
     @property
     def busy(self) -> bool:
@@ -261,7 +285,7 @@ class StoreInventory:
         """Which records were lost is unknown: all is read again."""
         self._retake = True
         self._news.set()
-        self.on_wrote(None)
+        self.on_changed(None, ())
         self.on_lost()
 
     # --- keeping up ---

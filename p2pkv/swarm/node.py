@@ -152,7 +152,7 @@ class SwarmNode:
         self.mover = Mover(self.store, holdings, self.writer, presence, self.sources, self.neighbourhood, env)
         self.mover.start()
         summaries = Summaries(holdings, self.neighbourhood, env)
-        inventory.on_wrote = summaries.on_wrote
+        inventory.on_changed = summaries.on_changed
         reader.summing = Summing(protocol, self.lookups, summaries, self.neighbourhood)
         protocol.register(messages.SUMMARIZE, summaries.on_summarize)
         self._wire_upkeep(inventory, registers, register_ledger, acceptor, keeper, settling)

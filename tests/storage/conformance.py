@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 
 import msgspec
 import pytest
@@ -52,11 +52,13 @@ class Diary(NoWatcher):
     def __init__(self) -> None:
         self.writes: list[Write] = []
         self.outcomes: list[WriteOutcome] = []
+        self.created: list[set[Place]] = []
         self.chunks: list[ChunkID] = []
 
-    def wrote(self, writes: Sequence[Write], outcomes: Sequence[WriteOutcome]) -> None:
+    def wrote(self, writes: Sequence[Write], outcomes: Sequence[WriteOutcome], created: Collection[Place]) -> None:
         self.writes += writes
         self.outcomes += outcomes
+        self.created.append(set(created))
 
     def moved_chunks(self, chunk_ids: Iterable[ChunkID]) -> None:
         self.chunks += chunk_ids
@@ -346,6 +348,16 @@ class StoreConformance:
         assert watcher.writes == [put(version()), drop(version())]
         assert [outcome.result for outcome in watcher.outcomes] == [Result.STORED] * 2
         assert watcher.chunks == [chunk_id_of(data)] * 2
+
+    async def test_who_watches_learns_which_pages_are_new(self, store: Store) -> None:
+        other = place_of_key(b"2")
+        await store.commit([put(version())])
+        store.watcher = watcher = Diary()
+        await store.commit([put(version(b"more")), put(version(), other)])
+        await store.commit([put(version(b"more"), other)])
+        await store.commit([drop(version(), other), drop(version(b"more"), other)])
+        await store.commit([put(version(), other)])
+        assert watcher.created == [{other}, set(), set(), {other}]
 
     async def test_who_watches_learns_what_was_replaced(self, store: Store) -> None:
         old, new = version(clock=1), version(clock=2)
