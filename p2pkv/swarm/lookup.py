@@ -248,6 +248,10 @@ class Lookups:
                 return 0.0
         return patience_s
 
+    def quickest_s(self, contact: Contact) -> float:
+        """The quickest answer that it ever gave, or else that anybody gave; infinite before the first."""
+        return contact.rtt.least_s if contact.rtt.samples else self._typical_rtt.least_s
+
     def contacts_of(self, nodes: Iterable[tuple[bytes, str, int]]) -> list[tuple[bytes, Contact]]:
         """Nodes that a peer named, as contacts; malformed ones, and those that were silent lately, are left out."""
         contacts = [self._protocol.contact_for(node[0], (node[1], node[2])) for node in nodes if _is_node(node)]

@@ -32,7 +32,9 @@ from p2pkv.core.views import Views
 from p2pkv.errors import RemoteError
 from p2pkv.ids import Place
 from p2pkv.limits import (
+    OPENING_DISTANCES,
     OPENING_FEW_PAGES,
+    OPENING_ONE_S,
     OPENING_PATIENCE_S,
     OPENING_QUIET_S,
     OPENING_SPARES,
@@ -104,9 +106,16 @@ class Openings:
     def doubt(self, contact: Contact) -> None:
         self._runs.doubt(contact)
 
-    def patience_s(self, contacts: Iterable[Contact]) -> float:
-        """How long to wait until the quickest of some contacts has answered."""
-        return max(OPENING_PATIENCE_S, min(map(self._lookups.patience_s, contacts), default=0.0))
+    def patience_s(self, contacts: Iterable[Contact], *, heard: bool) -> float:
+        """How long to wait until the quickest of some contacts has answered.
+
+        Where most others were `heard`, it can only be far away: what it took in busier moments counts no more.
+        """
+        usual_s = [self._lookups.patience_s(contact) for contact in contacts]
+        if heard:
+            away_s = (OPENING_DISTANCES * self._lookups.quickest_s(contact) for contact in contacts)
+            usual_s = list(map(min, usual_s, away_s))
+        return max(OPENING_PATIENCE_S, min(usual_s, default=0.0))
 
     def begin(self, contact: Contact, request: FindRecords, done: Done) -> Asked:
         return self._runs.begin(contact, request, done)
@@ -220,7 +229,8 @@ class _Together:
         self._loop = asyncio.get_running_loop()
         self._began_s = self._loop.time()
         self._first_s = self._heard_s = 0.0  # when the first answer came, and the last
-        self._finished = asyncio.Event()
+        self._over = False
+        self._stirred = asyncio.Event()  # somebody has answered all, or all is over
 
     def found(self) -> Found:
         return {name: page.opening for name, page in self._pages.items() if page.opening is not None}
@@ -232,9 +242,9 @@ class _Together:
             for name, page in self._pages.items():
                 self._ask_enough(name, page, spares)
             self._look()
-            while not await self._wait_while_answers_come(self._openings.patience_s(self._owing)):
+            while not await self._wait_while_answers_come():
                 if not self._ask_others():
-                    await self._wait_while_answers_come(OPENING_QUIET_S)
+                    await self._wait_while_answers_come(min(OPENING_QUIET_S, OPENING_ONE_S * len(self._left)))
                     break
         finally:
             for contact in self._owing:
@@ -243,21 +253,23 @@ class _Together:
                 for asked in page.waiting.values():
                     asked.cancel()
 
-    async def _wait_while_answers_come(self, patience_s: float) -> bool:
+    async def _wait_while_answers_come(self, patience_s: float = 0.0) -> bool:
         """Until all is over, or nobody has answered for so long, and as long as the first answer took; is it over?
 
-        Before the first answer so long as it takes to answer all that was asked: if all are at it, none is dead.
+        While most owe their answers, so long as it takes to answer all that was asked: if all are at it, none is dead.
         """
         began_s = self._loop.time()
-        while not self._finished.is_set():
+        while not self._over:
             quiet_s = self._loop.time() - max(self._heard_s, began_s)
-            usual_s = self._first_s - self._began_s if self._first_s else OPENING_WORK_S * self._owing.total()
-            left_s = max(patience_s, usual_s) - quiet_s
+            heard = 2 * len(self._owing) < len(self._loads)
+            usual_s = self._first_s - self._began_s if heard else OPENING_WORK_S * self._owing.total()
+            left_s = max(patience_s, usual_s, self._openings.patience_s(self._owing, heard=heard)) - quiet_s
             if left_s < OPENING_TURN_S:
                 return False
+            self._stirred.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
-                    await self._finished.wait()
+                    await self._stirred.wait()
         return True
 
     def _ask_others(self) -> bool:
@@ -275,6 +287,8 @@ class _Together:
         order = self._in_order(page)
         if page.views.agree:
             chosen = order[: max(0, page.quorum - len(counted)) + more]
+            if chosen and self._waits(chosen[-1]):
+                chosen = order  # those who are left may all be dead: they are not tried one after the other
             for contact in chosen:
                 self._ask(name, page, contact)
             return len(chosen)
@@ -291,10 +305,16 @@ class _Together:
         return asked
 
     def _in_order(self, page: Page) -> list[Contact]:
-        waits, loads, views = self._openings.keeps_waiting, self._loads, page.views
+        loads, views = self._loads, page.views
         if views.agree:
-            return sorted(page.spares, key=lambda contact: (waits(contact), loads[contact.id]))
-        return sorted(page.spares, key=lambda contact: (waits(contact), -views.naming(contact.id), loads[contact.id]))
+            return sorted(page.spares, key=lambda contact: (self._waits(contact), loads[contact.id]))
+        return sorted(
+            page.spares, key=lambda contact: (self._waits(contact), -views.naming(contact.id), loads[contact.id])
+        )
+
+    def _waits(self, contact: Contact) -> bool:
+        """May it be dead?"""
+        return contact in self._late or self._openings.keeps_waiting(contact)
 
     def _ask(self, name: PageName, page: Page, contact: Contact) -> None:
         page.spares.remove(contact)
@@ -312,6 +332,7 @@ class _Together:
         self._owing[contact] -= 1
         if not self._owing[contact]:
             del self._owing[contact]
+            self._stirred.set()
         self._late.discard(contact)
         if page.done:
             return
@@ -343,4 +364,5 @@ class _Together:
 
     def _look(self) -> None:
         if not self._left:
-            self._finished.set()
+            self._over = True
+            self._stirred.set()

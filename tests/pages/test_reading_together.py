@@ -74,6 +74,16 @@ def test_neither_loss_nor_the_dead_keep_a_reader_waiting(seed: int) -> None:
         assert swarm.run(values(peer.get("k", reverse=True))) == numbers(0, RECORDS)[::-1]
 
 
+def test_where_most_answer_within_milliseconds_the_dead_are_not_waited_for_longer() -> None:
+    with SimSwarm(20, seed=1, delay_s=(0.0005, 0.001)) as swarm:
+        make(swarm, RECORDS)
+        peer = met(swarm, 3)
+        for index in (19, 18, 17, 16, 15):
+            swarm.kill(index)
+        assert swarm.run(first_value_s(peer.get("k"))) < 0.2
+        assert swarm.run(values(peer.get("k"))) == numbers(0, RECORDS)
+
+
 def test_a_peer_that_dies_while_it_is_read_from_costs_nothing_but_time() -> None:
     with SimSwarm(20, seed=4) as swarm:
         make(swarm, RECORDS)
