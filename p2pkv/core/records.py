@@ -145,6 +145,7 @@ def _clock_at(time_s: float) -> int:
 ALWAYS = Period()
 _LAST_NAME = b"\xff" * NAME_BYTES_MAX
 _encoder = msgspec.msgpack.Encoder()
+_encode, _binary_bytes = _encoder.encode, wire.binary_bytes
 _HEAD_OF_8, _HEAD_OF_9 = wire.array_head(8), wire.array_head(9)
 _SIGNED_HEAD: Final = SIGNING_CONTEXT + _HEAD_OF_9
 _cursor_decoder = msgspec.msgpack.Decoder(Cursor)
@@ -163,27 +164,28 @@ def encoded_bytes(version: Version) -> int:
 def signed_bytes(key: bytes, version: Version, encoded: bytes = b"") -> bytes:
     """What the author signs: every field but the signature, bound to the key; and not that it waits in a batch.
 
-    `encoded`: the version, where the caller has it encoded; here and in `content_hash`.
+    `encoded`: the version, where the caller has it encoded; here and below.
     """
     if version.flags & Flag.PENDING:
         version, encoded = msgspec.structs.replace(version, flags=version.flags & ~Flag.PENDING), b""
     return _SIGNED_HEAD + _encoder.encode(key) + _unsigned(version, encoded)
 
 
-def content_hash(version: Version, encoded: bytes = b"") -> bytes:
-    """16 bytes that tell two versions of one record apart, whatever replica they lie on."""
-    content = _unsigned(version, encoded)
+def content_of(version: Version, encoded: bytes = b"") -> bytes:
+    """What tells two versions of one record apart, whatever replica they lie on: one array in msgpack."""
     if version.flags & Flag.PENDING:
-        content = _HEAD_OF_9 + content + _encoder.encode(version.batch)
-    else:
-        content = _HEAD_OF_8 + content
-    return blake3(content).digest(length=HASH_BYTES)
+        return _HEAD_OF_9 + _unsigned(version, encoded) + _encoder.encode(version.batch)
+    return _HEAD_OF_8 + _unsigned(version, encoded)
+
+
+def content_hash(version: Version, encoded: bytes = b"") -> bytes:
+    """16 bytes that do the same."""
+    return blake3(content_of(version, encoded)).digest(length=HASH_BYTES)
 
 
 def _unsigned(version: Version, encoded: bytes) -> bytes:
-    """The encoded fields up to the signature, which is the last."""
-    encoded = encoded or _encoder.encode(version)
-    return encoded[len(_HEAD_OF_9) : -wire.binary_bytes(len(version.signature))]
+    """The encoded fields between the head, which is one byte, and the signature, which is the last."""
+    return (encoded or _encode(version))[1 : -_binary_bytes(len(version.signature))]
 
 
 def rank(version: Version) -> tuple[bool, int, bytes, bytes]:

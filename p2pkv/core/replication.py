@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from blake3 import blake3
 
-from p2pkv.core.records import Cursor, Flag, Version, content_hash, merge, rank
+from p2pkv.core.records import Cursor, Flag, Version, content_hash, content_of, merge, rank
 from p2pkv.outcomes import Acks, Order
 
 Identity = tuple[bytes, bytes]
@@ -55,10 +55,7 @@ def cursor_in(order: Order, cursor: Cursor | None) -> Cursor | None:
 
 def digest_of(versions: Iterable[Version]) -> bytes:
     """16 bytes that are equal where two runs hold the same versions in the same order."""
-    hasher = blake3()
-    for version in versions:
-        hasher.update(content_hash(version))
-    return hasher.digest(length=DIGEST_BYTES)
+    return blake3(b"".join(map(content_of, versions))).digest(length=DIGEST_BYTES)
 
 
 @dataclass(frozen=True)
