@@ -83,14 +83,18 @@ class PageCache:
         for place in committed.created:
             if place not in self._pages:
                 self._keep(Page(place))
+        written = {write.place for write in committed.writes if not isinstance(write, PutRegister)}
+        for place in written:
+            self._loading.pop(place, None)
+            self._reads.pop(place, None)
+        if self._pages.keys().isdisjoint(written):
+            return  # the usual case where many records come
         sizes_bytes = iter(committed.sizes_bytes)
         for write, outcome in zip(committed.writes, committed.outcomes, strict=True):
             if isinstance(write, PutRegister):
                 continue
             stored = outcome.result is Result.STORED
             size_bytes = next(sizes_bytes) if stored and isinstance(write, PutVersion) else 0
-            self._loading.pop(write.place, None)
-            self._reads.pop(write.place, None)
             page = self._pages.get(write.place)
             if page is not None:
                 self._apply(page, write, size_bytes)

@@ -10,6 +10,7 @@ Owns these windows. Never reads a clock or the store.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 from p2pkv.core.reconciliation import CELL_BYTES
@@ -23,7 +24,7 @@ class Changes:
     """The changes of one inventory."""
 
     def __init__(self) -> None:
-        self._now: Cells = {}
+        self._now: Cells = defaultdict(dict)
         self._before: Cells = {}
         self._due: Cells = {}
 
@@ -32,7 +33,7 @@ class Changes:
 
     def note(self, item: bytes, *, here: bool) -> None:
         """An item came or went."""
-        self._now.setdefault(item[:CELL_BYTES], {})[item] = here
+        self._now[item[:CELL_BYTES]][item] = here
 
     @property
     def few(self) -> bool:
@@ -42,7 +43,7 @@ class Changes:
     def turn(self) -> None:
         """A window has ended."""
         _add(self._due, self._before)
-        self._before, self._now = self._now, {}
+        self._before, self._now = self._now, defaultdict(dict)
 
     def has(self, item: bytes) -> bool | None:
         """Is an item here? None where nothing of it has changed."""
