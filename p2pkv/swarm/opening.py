@@ -34,6 +34,7 @@ from p2pkv.ids import Place
 from p2pkv.limits import (
     OPENING_DISTANCES,
     OPENING_FEW_PAGES,
+    OPENING_MOST_S,
     OPENING_ONE_S,
     OPENING_PATIENCE_S,
     OPENING_QUIET_S,
@@ -244,7 +245,8 @@ class _Together:
             self._look()
             while not await self._wait_while_answers_come():
                 if not self._ask_others():
-                    await self._wait_while_answers_come(min(OPENING_QUIET_S, OPENING_ONE_S * len(self._left)))
+                    few_s = OPENING_ONE_S * len(self._left) if self._most_heard else OPENING_QUIET_S
+                    await self._wait_while_answers_come(min(OPENING_QUIET_S, few_s))
                     break
         finally:
             for contact in self._owing:
@@ -256,13 +258,15 @@ class _Together:
     async def _wait_while_answers_come(self, patience_s: float = 0.0) -> bool:
         """Until all is over, or nobody has answered for so long, and as long as the first answer took; is it over?
 
-        While most owe their answers, so long as it takes to answer all that was asked: if all are at it, none is dead.
+        While most owe their answers, so long as it takes to answer all that was asked, and as peers may have other work
+        in hand: if all are at it, none is dead.
         """
         began_s = self._loop.time()
         while not self._over:
             quiet_s = self._loop.time() - max(self._heard_s, began_s)
-            heard = 2 * len(self._owing) < len(self._loads)
-            usual_s = self._first_s - self._began_s if heard else OPENING_WORK_S * self._owing.total()
+            heard = self._most_heard
+            busy_s = max(OPENING_MOST_S, OPENING_WORK_S * self._owing.total())
+            usual_s = self._first_s - self._began_s if heard else busy_s
             left_s = max(patience_s, usual_s, self._openings.patience_s(self._owing, heard=heard)) - quiet_s
             if left_s < OPENING_TURN_S:
                 return False
@@ -271,6 +275,11 @@ class _Together:
                 async with asyncio.timeout(left_s):
                     await self._stirred.wait()
         return True
+
+    @property
+    def _most_heard(self) -> bool:
+        """Have more than half of those who were asked answered all?"""
+        return 2 * len(self._owing) < len(self._loads)
 
     def _ask_others(self) -> bool:
         """Ask others in the place of all who are late; is there anybody?"""
