@@ -3,9 +3,9 @@
 Theory of operation. A key of many records has hundreds of pages, and a count of it wants to know of each whether its
 replicas agree, and on what number. So every peer is asked once for all the pages that it is to speak for. Where the
 first of a page's replicas differ, as they do for a moment behind every put, the others are asked too: any read quorum
-that says the same will do. A replica does not speak for a page that it is no replica of, that is split or too long, or
-of whose replicas it has another opinion than the asker: such a page is then asked for by itself, with all that belongs
-to it (counting.py).
+that says the same will do where nobody has more. A replica does not speak for a page that it is no replica of, that is
+split or too long, or of whose replicas it has another opinion than the asker: such a page is then asked for by itself,
+with all that belongs to it (counting.py).
 
 A replica reads a page once and then follows what is written to it; one that it has known from its first record on, it
 never reads. So the digest is a sum, in which the order of the records does not matter. It tells replicas apart that
@@ -161,8 +161,8 @@ class Summaries:
 
 
 @dataclass(slots=True)
-class _Page:
-    """What is said of a page that is counted."""
+class Voices:
+    """What replicas say of a page that is counted."""
 
     place: Place
     view: bytes
@@ -170,10 +170,10 @@ class _Page:
     unasked: list[Contact] = field(default_factory=list)
 
     def agreed(self, quorum: int) -> int | None:
-        """The number that a quorum says with one voice."""
+        """The number that a quorum says with one voice, and nobody a greater one: others may lag, not be ahead."""
         voices = Counter(summary for summary in self.said if summary[0])
         for (_, live), voice in voices.most_common(1):
-            if voice >= quorum:
+            if voice >= quorum and live == max(other for _, other in voices):
                 return live
         return None
 
@@ -207,22 +207,22 @@ class Summing:
         agreed = {page: of.agreed(quorum) for page, of in known.items()}
         return {page: live for page, live in agreed.items() if live is not None}
 
-    async def _known(self, key: bytes, pages: Iterable[PageName]) -> dict[PageName, _Page]:
+    async def _known(self, key: bytes, pages: Iterable[PageName]) -> dict[PageName, Voices]:
         """Who is to be asked for each page, in which order, and what this peer says of it."""
-        known: dict[PageName, _Page] = {}
+        known: dict[PageName, Voices] = {}
         for page in pages:
             place = place_of_page(key, page)
             view, contacts = self._neighbourhood.view(place)
             here = self._neighbourhood.keeps(place)
             if len(contacts) + here < self._neighbourhood.k:
                 continue  # who counts as a replica in so small a swarm, only an opening of the page can tell
-            known[page] = _Page(place, view, [await self._own.of(place, view)] if here else [], contacts)
+            known[page] = Voices(place, view, [await self._own.of(place, view)] if here else [], contacts)
         return known
 
-    async def _ask_for(self, pages: Mapping[PageName, _Page], voices: int) -> None:
+    async def _ask_for(self, pages: Mapping[PageName, Voices], voices: int) -> None:
         """Ask until so many replicas have spoken for each page. Those are asked first that have least else to say."""
         loads: Counter[bytes] = Counter()
-        asked: dict[Contact, list[_Page]] = defaultdict(list)
+        asked: dict[Contact, list[Voices]] = defaultdict(list)
         for page in pages.values():
             contacts = sorted(page.unasked, key=lambda contact: loads[contact.id])
             wanted = voices - len(page.said)
@@ -232,7 +232,7 @@ class Summing:
             page.unasked = contacts[wanted:]
         await asyncio.gather(*(self._ask(contact, of) for contact, of in asked.items()))
 
-    async def _ask(self, contact: Contact, pages: Sequence[_Page]) -> None:
+    async def _ask(self, contact: Contact, pages: Sequence[Voices]) -> None:
         """Note what a contact says of pages, as far as it answers."""
         answered = 0
         try:

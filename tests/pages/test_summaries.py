@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ from p2pkv.swarm.environment import Environment
 from p2pkv.swarm.holdings import Holdings, PageBound
 from p2pkv.swarm.inventory import StoreInventory
 from p2pkv.swarm.neighbourhood import Neighbourhood
-from p2pkv.swarm.summaries import Summaries, Summary
+from p2pkv.swarm.summaries import Summaries, Summary, Voices
 from p2pkv.testing import SimSwarm
 from tests.pages.checker import Witness
 from tests.pages.test_splits import bound, numbers
@@ -156,6 +157,23 @@ def test_what_is_written_while_a_page_is_read_is_not_forgotten() -> None:
         assert (await rig.summaries.of(PLACE, b"view"))[1] == 2
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize(
+    ("said", "count"),
+    [
+        ("aaaa", 2),
+        ("aaab", None),
+        ("aaabba", 2),  # b lag
+        ("aaacca", None),  # c have more: it may be acknowledged, by others in the place of some of these
+        ("aaabbb--", None),
+        ("aaa----a", 2),
+        ("--------", None),
+    ],
+)
+def test_a_quorum_of_one_mind_is_enough_unless_somebody_has_more(said: str, count: int | None) -> None:
+    summaries = {"a": (b"a" * 16, 2), "b": (b"b" * 16, 1), "c": (b"c" * 16, 3), "-": UNSURE}
+    assert Voices(PLACE, b"view", [summaries[voice] for voice in said]).agreed(4) == count
 
 
 def test_behind_puts_that_not_all_have_yet_a_count_asks_the_others_and_reads_no_page() -> None:
