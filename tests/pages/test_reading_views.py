@@ -16,6 +16,7 @@ from tests.pages.checker import values
 from tests.pages.test_counting import make
 from tests.pages.test_reading_together import first_value_s
 from tests.pages.test_splits import numbers
+from tests.seeds import seeds
 
 RECORDS = 600
 PEERS = 20
@@ -30,7 +31,7 @@ def nearest(swarm: SimSwarm, place: bytes) -> list[int]:
 # --- the dead ---
 
 
-@pytest.mark.parametrize("since_s", [0, 25])
+@pytest.mark.parametrize("since_s", seeds([25], [0]))
 def test_pages_are_opened_together_whoever_knows_of_the_dead(since_s: float) -> None:
     with SimSwarm(PEERS, seed=1) as swarm:
         make(swarm, RECORDS)
