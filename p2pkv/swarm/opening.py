@@ -230,8 +230,7 @@ class _Together:
         self._loop = asyncio.get_running_loop()
         self._began_s = self._loop.time()
         self._first_s = self._heard_s = 0.0  # when the first answer came, and the last
-        self._over = False
-        self._stirred = asyncio.Event()  # somebody has answered all, or all is over
+        self._stirred = asyncio.Event()  # somebody has answered all, or no page is left
 
     def found(self) -> Found:
         return {name: page.opening for name, page in self._pages.items() if page.opening is not None}
@@ -242,11 +241,12 @@ class _Together:
         try:
             for name, page in self._pages.items():
                 self._ask_enough(name, page, spares)
-            self._look()
             while not await self._wait_while_answers_come():
                 if not self._ask_others():
-                    few_s = OPENING_ONE_S * len(self._left) if self._most_heard else OPENING_QUIET_S
-                    await self._wait_while_answers_come(min(OPENING_QUIET_S, few_s))
+                    one_by_one_s = OPENING_ONE_S * len(self._left)
+                    await self._wait_while_answers_come(
+                        min(one_by_one_s, OPENING_QUIET_S) if self._most_heard else OPENING_QUIET_S
+                    )
                     break
         finally:
             for contact in self._owing:
@@ -262,7 +262,7 @@ class _Together:
         in hand: if all are at it, none is dead.
         """
         began_s = self._loop.time()
-        while not self._over:
+        while self._left:
             quiet_s = self._loop.time() - max(self._heard_s, began_s)
             heard = self._most_heard
             busy_s = max(OPENING_MOST_S, OPENING_WORK_S * self._owing.total())
@@ -369,9 +369,5 @@ class _Together:
             page.done = not page.waiting
         if page.done:
             self._left.discard(name)
-            self._look()
-
-    def _look(self) -> None:
-        if not self._left:
-            self._over = True
-            self._stirred.set()
+            if not self._left:
+                self._stirred.set()
