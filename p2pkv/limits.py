@@ -203,6 +203,7 @@ CHUNK_SETTLE_S = 10.0  # so long upkeep leaves a chunk that has just come to who
 INVENTORY_COUNT_DUTY = 0.05  # the same of counting what came and went
 CELLS_COUNTED_AT_ONCE = 8  # cells whose changes are counted in one turn of the event loop: some 5 ms
 CHANGES_FEW_MAX = 128  # records that came or went lately, up to which they count at once
+CHANGES_MANY_MIN = 1024  # the same, from where on rounds of upkeep wait for the end of it
 RECORDS_SETTLE_S = 5.0  # so long, and up to twice that, upkeep leaves a record that has just come to whoever puts it
 INVENTORY_LAG_S_MAX = 10.0  # while changes go on without a pause, changed cells are read anew this often
 INVENTORY_REFRESH_PAUSE_S = 0.5  # before changed cells are read anew: many changes at once are one
@@ -231,7 +232,7 @@ HANDOVER_CELLS_MAX = 1024  # cells handed over in one round
 UPKEEP_NEIGHBOURS = 4  # times k: the contacts nearest to a peer that it may share places with
 UPKEEP_ROUND_S = 15.0  # between two rounds, doubled while nothing is found
 UPKEEP_ROUND_S_MAX = 600.0
-UPKEEP_LULL_TURNS_MAX = 15  # of UPKEEP_SOON_S each, that a round is put off while very much comes
+UPKEEP_LULL_TURNS_MAX = 150  # of UPKEEP_SOON_S each, that a round is put off while very much comes
 UPKEEP_PREFIX_DIGITS_MAX = 5  # a million parts of the id space: finer than the neighbourhoods of 100,000 peers
 UPKEEP_WHOLE_DIGITS = (
     3  # so finely, in 4,096 parts, whatever tells replicas apart is cut; finer what the next digit tells

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from p2pkv.core.reconciliation import CELL_BYTES
-from p2pkv.limits import CHANGES_FEW_MAX
+from p2pkv.limits import CHANGES_FEW_MAX, CHANGES_MANY_MIN
 
 Cells = dict[bytes, dict[bytes, bool]]
 """By cell, the items that came (True) or went (False): the last word on each."""
@@ -37,8 +37,15 @@ class Changes:
 
     @property
     def few(self) -> bool:
+        return self._waiting_up_to(CHANGES_FEW_MAX)
+
+    @property
+    def many(self) -> bool:
+        return not self._waiting_up_to(CHANGES_MANY_MIN - 1)
+
+    def _waiting_up_to(self, count: int) -> bool:
         waiting = (*self._now.values(), *self._before.values())
-        return len(waiting) <= CHANGES_FEW_MAX and sum(map(len, waiting)) <= CHANGES_FEW_MAX
+        return len(waiting) <= count and sum(map(len, waiting)) <= count
 
     def turn(self) -> None:
         """A window has ended."""

@@ -273,7 +273,7 @@ class StoreInventory:
     @property
     def busy(self) -> bool:
         """Do very many records come or go?"""
-        return not self.records.changes.few
+        return self.records.changes.many
 
     def moved_chunks(self, chunk_ids: Iterable[ChunkID]) -> None:
         now_s = asyncio.get_running_loop().time()

@@ -7,8 +7,8 @@ share, a peer that was away what it missed, and a peer that moves up because ano
 responsible for. What is fetched passes the same checks as any store request.
 
 Rounds follow each other quickly while something was found or the neighbours change, and ever more slowly while all is
-in order; while very much is put here, they wait a little for its end. Nothing is fetched in parallel to speak of, so
-foreground traffic hardly notices.
+in order; while very much is put here, they wait for its end, for some minutes at most. Nothing is fetched in parallel
+to speak of, so foreground traffic hardly notices.
 
 Owns the rounds and their pace. Never decides which of two versions stands.
 """
@@ -28,6 +28,7 @@ from p2pkv.core.records import check_key, content_hash
 from p2pkv.errors import RemoteError
 from p2pkv.ids import CHUNK_ID_BYTES, ChunkID, Place, place_of_chunk
 from p2pkv.limits import (
+    RECORDS_SETTLE_S,
     TOMBSTONE_S,
     UPKEEP_FETCH_ITEMS,
     UPKEEP_FETCHES_AT_ONCE_MAX,
@@ -144,10 +145,14 @@ class Upkeep:
         return min(max(2 * before_s, UPKEEP_ROUND_S), UPKEEP_ROUND_S_MAX) if quiet else UPKEEP_ROUND_S
 
     async def _lull(self) -> None:
-        """While very much comes, replicas differ in what is on its way to them alone: wait, but not for ever, nor where
-        the neighbours have changed."""
-        for _ in range(UPKEEP_LULL_TURNS_MAX):
-            if not self._inventory.busy or await self._wait(UPKEEP_SOON_S):
+        """While very much comes, replicas differ in what is on its way to them alone: wait until it counts everywhere,
+        but not for ever, nor where the neighbours have changed."""
+        for turn in range(UPKEEP_LULL_TURNS_MAX):
+            if not self._inventory.busy:
+                if turn:
+                    await self._wait(RECORDS_SETTLE_S * self._env.random.uniform(1.0, 2.0))
+                return
+            if await self._wait(UPKEEP_SOON_S):
                 return
 
     async def _calm(self) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 
+import pytest
+
 from p2pkv.core.records import content_hash
 from p2pkv.storage.interface import DropVersion, NoWatcher
+from p2pkv.swarm import changes, upkeep
 from p2pkv.testing import SimPeer, SimSwarm
 
 
@@ -96,7 +99,10 @@ def test_a_swarm_in_order_talks_little() -> None:
         assert swarm.peers[0].node.counters().get("upkeep_records_fetched", 0) <= 1
 
 
-def test_a_round_waits_for_the_end_of_a_long_batch_but_not_for_ever() -> None:
+def test_a_round_waits_for_the_end_of_a_long_batch_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "UPKEEP_LULL_TURNS_MAX", 15)  # half a minute, where it is five
+    monkeypatch.setattr(changes, "CHANGES_MANY_MIN", 128)
+
     def rounds(swarm: SimSwarm) -> int:
         return sum(peer.node.counters()["upkeep_rounds"] for peer in swarm.peers)
 
