@@ -304,6 +304,7 @@ WATCH_SWEEP_BACK_S = 2 * CLOCK_DRIFT_S_MAX  # how far sweeps go: what a writer w
 WATCH_SWEEP_RECORDS_MAX = 5000  # beyond the overlap, a sweep goes no further back than so many records
 WATCH_TOLD_MAX = 100_000  # records that a watch remembers to have told: some 50 MB; older ones are not told again
 WATCH_INBOX_MAX = 4096  # versions pushed and not yet told, 12 MiB at most; beyond it the watch reads
+WATCH_READ_AHEAD_MAX = 256  # versions that were read and not yet told
 WATCH_MARKS_MAX = 512  # records that a cursor names one by one, at 5 bytes
 WATCH_PATIENCE_S = 60.0  # how long a watch goes on while its key cannot be read
 WATCH_CURSOR_CHARS_MAX = 12 * KIB  # twice the marks, and two positions with a name of 1 KiB each, in base64

@@ -8,7 +8,8 @@ version is told where it outranks that one. What a watcher was told before it be
 
 A cursor must say the same in few bytes: everything up to `floor` was told, and beyond it the versions whose marks it
 lists, one by one; so what stands beyond `floor` and is not listed came late or after the cursor, and is told on
-resumption. `Tail` keeps the list short: it begins WATCH_OVERLAP_S back, or WATCH_MARKS_MAX records.
+resumption. `Tail` keeps the list short: it begins WATCH_OVERLAP_S back, or WATCH_MARKS_MAX records. Where something is
+known to be lacking, `floor` must not pass it; then resumption may tell some twice, where more are marked than fit.
 
 Owns what was told. Never reads, pushes or asks for the time.
 """
@@ -131,6 +132,7 @@ class Tail:
 
     def __init__(self, floor: Cursor = START) -> None:
         self.floor = floor
+        self.sure_to: Cursor | None = None  # beyond it something may be lacking; None: nowhere
         self._entries: list[tuple[Place, bytes]] = []
 
     def add(self, version: Version, now_s: float) -> None:
@@ -139,10 +141,14 @@ class Tail:
             return
         insort(self._entries, (place, mark_of(version)))
         now, oldest = clock_of(now_s), clock_of(max(0.0, now_s - WATCH_OVERLAP_S))
-        while self._entries and (len(self._entries) > WATCH_MARKS_MAX or self._entries[0][0][0] < oldest):
-            lowest, _ = self._entries.pop(0)
-            if lowest[0] <= now:  # a floor ahead of our clock would hide what others put next
-                self.floor = Cursor(*lowest)
+        while self._entries:
+            lowest = Cursor(*self._entries[0][0])
+            sure = self.sure_to is None or lowest <= self.sure_to
+            if len(self._entries) <= WATCH_MARKS_MAX and (lowest.clock >= oldest or not sure):
+                return
+            del self._entries[0]
+            if sure and lowest.clock <= now:  # a floor ahead of our clock would hide what others put next
+                self.floor = lowest
 
     @property
     def marks(self) -> bytes:
@@ -188,6 +194,10 @@ class Frontier:
         self._tail.add(version, now_s)
         self._head = max(self._head, _place(version))
         return True
+
+    def doubt_beyond(self, position: Cursor | None) -> None:
+        """Something may be lacking beyond a position, which a read will bring; None: nothing is."""
+        self._tail.sure_to = position
 
     @property
     def floor(self) -> Cursor:

@@ -4,7 +4,8 @@ Theory of operation. Reading is the truth, pushing makes it quick. A watch first
 reads once what stands; from then on pushes bring whatever is new, and `core.watching` tells each version once, however
 often and in whatever order it comes. It reads again where a round of leases was not sound or a push was lost, once more
 a while after that (a put that was under way while the leases began may have been passed over by both), and rarely where
-all is well. A consumer that is slow fills a bounded inbox; what does not fit is read later.
+all is well. What is pushed meanwhile is told beside what is read: a read of a key whose pages split takes seconds. A
+consumer that is slow fills a bounded inbox; what does not fit is read later.
 
 Owns the watches of this peer and their tasks. The leases that other peers hold here are `leases`'.
 """
@@ -12,6 +13,7 @@ Owns the watches of this peer and their tasks. The leases that other peers hold 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Protocol
@@ -19,11 +21,13 @@ from typing import Protocol
 from p2pkv import messages
 from p2pkv.core.clock import HybridClock
 from p2pkv.core.records import Cursor, Flag, Version, check_shape
-from p2pkv.core.watching import Frontier, WatchCursor, cursor_of, decode_watch_cursor
+from p2pkv.core.watching import START, Frontier, WatchCursor, cursor_of, decode_watch_cursor
 from p2pkv.errors import IncompleteError, P2pkvError, RemoteError, UnreachableError
 from p2pkv.limits import (
+    RPC_DEADLINE_S,
     WATCH_INBOX_MAX,
     WATCH_PATIENCE_S,
+    WATCH_READ_AHEAD_MAX,
     WATCH_S,
     WATCH_SETTLE_S,
     WATCH_SWEEP_S,
@@ -76,6 +80,68 @@ class Inbox:
         return self.versions.pop(next(iter(self.versions)))
 
 
+class _Reading:
+    """A read under way, beside the telling; a little of what it found waits here until it is told."""
+
+    def __init__(
+        self,
+        versions: AsyncGenerator[Version, None],
+        arrived: asyncio.Event,
+        *,
+        began_s: float,
+        covered: bool,
+        after_loss: bool,
+    ) -> None:
+        """`arrived` is set where there is something new to look at."""
+        self.began_s = began_s  # by the wall clock
+        self.covered = covered  # leases of all pages stood when it began
+        self.after_loss = after_loss
+        self.position = START  # everything up to here was told
+        self._found: deque[Version] = deque()
+        self._arrived = arrived
+        self._room = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._run(versions))
+
+    async def _run(self, versions: AsyncGenerator[Version, None]) -> None:
+        try:
+            async with aclosing(versions):
+                async for version in versions:
+                    self._found.append(version)
+                    self._arrived.set()
+                    if len(self._found) >= WATCH_READ_AHEAD_MAX:
+                        self._room.clear()
+                        await self._room.wait()
+        finally:
+            self._arrived.set()
+
+    def pop(self) -> Version | None:
+        """The next that was found; None where nothing waits."""
+        if not self._found:
+            return None
+        version = self._found.popleft()
+        self.position = Cursor(version.clock, *version.identity)
+        self._room.set()
+        return version
+
+    @property
+    def waits(self) -> bool:
+        """Is there something to look at: a version, or the end?"""
+        return bool(self._found) or self._task.done()
+
+    @property
+    def over(self) -> bool:
+        """Has everything that was found been told?"""
+        return self._task.done() and not self._found
+
+    def result(self) -> None:
+        """Raise what kept it from being complete."""
+        self._task.result()
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
 class Watch:
     """One watch of one key."""
 
@@ -88,6 +154,8 @@ class Watch:
         self._frontier = Frontier(None, 0.0)
         self._due_s = 0.0  # when to read next, by the loop's clock
         self._read_s = 0.0  # when the last complete read began, by the wall clock
+        self._sound_s = 0.0  # when the last sound round of leases began: whatever was acknowledged before was pushed
+        self._reading: _Reading | None = None
         self._failing_since_s: float | None = None
         self._task: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()  # leases are to be renewed soon
@@ -131,7 +199,10 @@ class Watch:
         while True:
             wait_s = self._subscriptions.interval_s if self._subscriptions.whole else self._subscriptions.pause_s
             await self._rest(wait_s * self._env.random.uniform(0.8, 1.0))
-            if not await self._subscriptions.renew():
+            began_s = self._env.now_s()
+            if await self._subscriptions.renew():
+                self._sound_s = began_s
+            else:
                 self.inbox.lose()
 
     async def _rest(self, wait_s: float) -> None:
@@ -160,29 +231,59 @@ class Watch:
 
     async def arrivals(self) -> AsyncGenerator[tuple[Version, str]]:
         """Until `close`: versions, and where to resume behind each. Raises what keeps it from being read for long."""
-        while not self._closed:
-            if self._must_read():
-                async with aclosing(self._read()) as versions:
-                    async for version in versions:
-                        yield version, self._frontier.cursor
-            while self._frontier.begun and self.inbox.versions and not self._must_read():
-                version = self.inbox.pop()
-                if self._acceptable(version) and self._frontier.take(version, self._env.now_s()):
+        try:
+            while not self._closed:
+                if self._reading is None and self._must_read():
+                    self._begin_to_read()
+                self._frontier.doubt_beyond(self._sure_to())
+                version = self._next()
+                if version is not None:
                     yield version, self._frontier.cursor
-            await self._wait()
+                elif self._reading is not None and self._reading.over:
+                    self._end_reading()
+                else:
+                    await self._wait()
+        finally:
+            if self._reading is not None:
+                await self._reading.close()
+
+    def _sure_to(self) -> Cursor | None:
+        """How far back nothing is lacking, where something may be that was not pushed: as far as was read."""
+        reading = self._reading
+        if reading is not None and (reading.after_loss or not reading.covered or not self._frontier.begun):
+            return reading.position
+        return None if self._subscriptions.whole and not self.inbox.lost else START
 
     def _must_read(self) -> bool:
         """What was lost is read at once, unless reading fails anyhow: then when it is due."""
         lost = self.inbox.lost and self._failing_since_s is None
         return lost or asyncio.get_running_loop().time() >= self._due_s
 
+    def _next(self) -> Version | None:
+        """Something to tell that is here: what was pushed and what was read in turns, so that neither holds the other
+        up."""
+        while True:
+            pushed = self.inbox.pop() if self._frontier.begun and self.inbox.versions else None
+            if pushed is not None and self._acceptable(pushed) and self._frontier.take(pushed, self._env.now_s()):
+                return pushed
+            read = self._reading.pop() if self._reading is not None else None
+            if read is not None and not self._frontier.begun:
+                self._frontier.settle(read, self._env.now_s())
+            if read is not None and self._frontier.take(read, self._env.now_s()):
+                return read
+            if pushed is None and read is None:
+                return None
+
     async def _wait(self) -> None:
-        """Until something was pushed or a read is due."""
-        if self._closed or self._must_read() or (self._frontier.begun and self.inbox.versions):
+        """Until something was pushed or found, or a read is due."""
+        reading = self._reading
+        if self._closed or (self._frontier.begun and self.inbox.versions):
+            return
+        if reading.waits if reading is not None else self._must_read():
             return
         self.inbox.ready.clear()
         try:
-            async with asyncio.timeout_at(self._due_s):
+            async with asyncio.timeout_at(self._due_s if reading is None else None):
                 await self.inbox.ready.wait()
         except TimeoutError:
             return
@@ -195,41 +296,50 @@ class Watch:
             return False
         return HybridClock.trusts(version.clock, self._env.now_s()) and genuine(self._key, version)
 
-    async def _read(self) -> AsyncGenerator[Version]:
-        """Read once, and tell what is new. Bears for a while that it fails; not at the beginning."""
+    # --- reading ---
+
+    def _begin_to_read(self) -> None:
         covered, after_loss = self._subscriptions.whole, self.inbox.lost
         self.inbox.lost = False
-        began_s = self._env.now_s()
-        try:
-            async with aclosing(self._reader.read(self._key, after=self._read_from(covered, after_loss))) as versions:
-                async for version in versions:
-                    if not self._frontier.begun:
-                        self._frontier.settle(version, self._env.now_s())
-                    if self._frontier.take(version, self._env.now_s()):
-                        yield version
-        except (IncompleteError, UnreachableError) as error:
-            self._bear(error)
-            self._due_in(WATCH_S)
-            self.inbox.lost = self.inbox.lost or after_loss
-            return
-        self._was_read(began_s, covered=covered, after_loss=after_loss)
+        self._reading = _Reading(
+            self._reader.read(self._key, after=self._read_from(covered, after_loss)),
+            self.inbox.ready,
+            began_s=self._env.now_s(),
+            covered=covered,
+            after_loss=after_loss,
+        )
 
     def _read_from(self, covered: bool, after_loss: bool) -> Cursor | None:
         if not self._frontier.begun:
             begin = self._frontier.floor
+        elif after_loss:  # what was on its way to be pushed when a round began may have been lost since
+            begin = self._frontier.read_from(max(self._read_s, self._sound_s - RPC_DEADLINE_S), far=False)
         else:
-            begin = self._frontier.read_from(self._read_s, far=covered and not after_loss)
+            begin = self._frontier.read_from(self._read_s, far=covered)
         return begin if begin.clock else None
 
-    def _was_read(self, began_s: float, *, covered: bool, after_loss: bool) -> None:
+    def _end_reading(self) -> None:
+        """Everything that was found is told. Bears for a while that it was not complete; not at the beginning."""
+        reading, self._reading = self._reading, None
+        assert reading is not None
+        try:
+            reading.result()
+        except (IncompleteError, UnreachableError) as error:
+            self._bear(error)
+            self._due_in(WATCH_S)
+            self.inbox.lost = self.inbox.lost or reading.after_loss
+            return
+        self._was_read(reading)
+
+    def _was_read(self, reading: _Reading) -> None:
         """A read is complete: when to read next?"""
         self._failing_since_s = None
-        self._read_s = began_s
+        self._read_s = reading.began_s
         if self._subscriptions.grown:
             self._hurry.set()
-        if not covered:
+        if not reading.covered:
             self._due_in(self._subscriptions.pause_s)
-        elif after_loss or not self._frontier.begun:
+        elif reading.after_loss or not self._frontier.begun:
             self._due_in(WATCH_SETTLE_S)
         else:
             self._due_in(WATCH_SWEEP_S)

@@ -148,6 +148,30 @@ def test_a_cursor_is_short_whatever_was_told() -> None:
         assert not again.take(held, NOW_S)
 
 
+@given(st.integers(0, 3 * WATCH_MARKS_MAX), st.integers(0, 3 * WATCH_MARKS_MAX), st.integers(1, 50))
+def test_a_cursor_of_doubtful_times_has_nothing_missed(before: int, beyond: int, lacking: int) -> None:
+    """Pushes were lost, more came behind them, and the watcher is killed before a read has brought the lost ones."""
+    items = [version(f"{number:05d}", number / 1e6 - 60) for number in range(before + lacking + beyond)]
+    lost = items[before : before + lacking]
+    frontier = Frontier(None, NOW_S)
+    assert all(frontier.take(item, NOW_S) for item in items[:before])
+    frontier.doubt_beyond(Cursor(items[before - 1].clock, *items[before - 1].identity) if before else watching.START)
+    assert all(frontier.take(item, NOW_S) for item in items[before + lacking :])
+
+    again = Frontier(decode_watch_cursor(frontier.cursor) if frontier.cursor else None, NOW_S)
+    told = [item for item in items if not again.settle(item, NOW_S) and again.take(item, NOW_S)]
+    assert set(lost) <= set(told), "none is missed"
+    assert not set(items[:before]) & set(told), "what was sure is not told again"
+    assert len(told) <= lacking + max(0, beyond - WATCH_MARKS_MAX), "nor what the cursor had room for"
+
+    frontier.doubt_beyond(None)
+    assert all(frontier.take(item, NOW_S) for item in lost)
+    later = [version(f"later {number}", number / 1e6) for number in range(WATCH_MARKS_MAX + 1)]
+    assert all(frontier.take(item, NOW_S) for item in later)
+    again = Frontier(decode_watch_cursor(frontier.cursor), NOW_S)
+    assert not any(again.settle(item, NOW_S) or again.take(item, NOW_S) for item in [*items, *later])
+
+
 def test_writers_whose_clocks_run_ahead_hide_nothing() -> None:
     tail = Tail()
     for number in range(2 * WATCH_MARKS_MAX):

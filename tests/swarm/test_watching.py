@@ -15,7 +15,9 @@ import msgspec
 import pytest
 
 from p2pkv import messages
+from p2pkv.core import watching as core_watching
 from p2pkv.core.drafts import Draft
+from p2pkv.core.records import Version
 from p2pkv.core.replication import read_quorum
 from p2pkv.errors import P2pkvError, RemoteError
 from p2pkv.ids import distance, place_of_key
@@ -263,6 +265,76 @@ def test_a_slow_consumer_holds_little_in_memory_and_misses_nothing(monkeypatch: 
         listener.check(journal)
 
     with SimSwarm(16, seed=6, loss=0.02) as swarm:
+        swarm.run(main(swarm))
+
+
+class SlowReader:
+    """Reads, and does not come to the point before it is told so."""
+
+    def __init__(self, reader: watching.KeyReader) -> None:
+        self.reader = reader
+        self.may_go_on = asyncio.Event()
+
+    async def read(self, key: bytes, **options: Any) -> AsyncGenerator[Version, None]:
+        await self.may_go_on.wait()
+        async with aclosing(self.reader.read(key, **options)) as versions:
+            async for version in versions:
+                yield version
+
+
+def test_pushes_are_told_while_what_was_lost_is_read() -> None:
+    async def main(swarm: SimSwarm) -> None:
+        journal, listener = Journal(), Listener()
+        peer = swarm.peers[nearest(swarm)[-1]]
+        async with listener.listening(peer):
+            (watch,) = peer.node.watching.watches
+            watch._reader = slow = SlowReader(watch._reader)
+            watch.inbox.lose()
+            for number in range(20):
+                await journal.put(swarm.peers[number % 16], number)
+                await listener.caught_up(journal, 0.2)
+            assert watch._reading is not None, "the read goes on"
+            slow.may_go_on.set()
+            await asyncio.sleep(1)
+            assert watch._reading is None
+        listener.check(journal)
+
+    with SimSwarm(16, seed=7) as swarm:
+        swarm.run(main(swarm))
+
+
+def test_a_watch_killed_before_it_has_read_what_was_lost_misses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More is told behind it than a cursor can name: of that some may be told twice."""
+    monkeypatch.setattr(core_watching, "WATCH_MARKS_MAX", 8)
+
+    async def main(swarm: SimSwarm) -> None:
+        journal, before, lost, listener = Journal(), Journal(), Journal(), Listener()
+        peer = swarm.peers[nearest(swarm)[-1]]
+        async with listener.listening(peer):
+            for number in range(40):
+                await before.put(swarm.peers[number % 16], number)
+            await listener.caught_up(before, 5)
+            (watch,) = peer.node.watching.watches
+            watch._reader = SlowReader(watch._reader)
+            with monkeypatch.context() as patch:
+                patch.setattr(watch.inbox, "put", lambda *_: True)
+                for number in range(40, 60):
+                    await lost.put(swarm.peers[number % 16], number)
+                await asyncio.sleep(1)  # all replicas have pushed it
+            watch.inbox.lose()
+            for number in range(60, 80):
+                await journal.put(swarm.peers[number % 16], number)
+            await listener.caught_up(journal, 5)
+            assert not {record.name for record in listener.told} & lost.puts.keys()
+        async with listener.listening(swarm.peers[nearest(swarm)[-2]]):
+            await listener.caught_up(lost, 5)
+            await asyncio.sleep(5)
+        names = Counter(record.name for record in listener.told)
+        assert names.keys() == before.puts.keys() | lost.puts.keys() | journal.puts.keys()
+        assert all(names[name] == 1 for name in lost.puts)
+        assert sum(names.values()) - len(names) <= 20 - 8 + 8, "what no cursor had room for, before and behind"
+
+    with SimSwarm(16, seed=9) as swarm:
         swarm.run(main(swarm))
 
 
