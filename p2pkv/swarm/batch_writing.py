@@ -23,6 +23,7 @@ from p2pkv.core.replication import needed
 from p2pkv.core.rtt import RttEstimator
 from p2pkv.errors import RemoteError, SilentError
 from p2pkv.limits import (
+    BATCH_RECORDS_MIN,
     BATCH_RTO_S_MAX,
     BATCH_RTO_S_MIN,
     RECORDS_STORE_BYTES_MAX,
@@ -119,7 +120,7 @@ class BatchWriter:
             try:
                 if self._lookups.silences.is_silent(contact):
                     raise RemoteError("silent", "it did not answer lately")
-                reply = await self._call(contact, request, batch.size_bytes(indexes))
+                reply = await self._call(contact, request, batch, batch.size_bytes(indexes))
                 results = reply.results
                 if len(results) != len(indexes):
                     raise RemoteError("misbehaved", "a wrong number of results")
@@ -131,14 +132,18 @@ class BatchWriter:
         batch.add(indexes, results, contact.id.hex(), address)
 
     async def _call(
-        self, contact: Contact, request: messages.StoreRecords, size_bytes: int
+        self, contact: Contact, request: messages.StoreRecords, batch: _Batch, size_bytes: int
     ) -> messages.StoreRecordsReply:
         if size_bytes > RECORDS_STORE_BYTES_MAX:
             return await self._calls.call(contact, messages.STORE_RECORDS, request)
-        rto_s_min = max(BATCH_RTO_S_MIN, min(self._usual.rto_s, BATCH_RTO_S_MAX))
-        asked_s = asyncio.get_running_loop().time()
+        rto_s_min = max(batch.busy_s, min(self._usual.rto_s, BATCH_RTO_S_MAX))
+        asked_s, samples = asyncio.get_running_loop().time(), self._usual.samples
         reply = await self._protocol.call(contact, messages.STORE_RECORDS, request, rto_s_min=rto_s_min)
-        self._usual.observe(asyncio.get_running_loop().time() - asked_s)
+        took_s = asyncio.get_running_loop().time() - asked_s
+        if took_s < rto_s_min:
+            self._usual.observe(took_s)
+        elif self._usual.samples == samples:  # it was sent again, and not because it alone was lost: nobody was quicker
+            self._usual.back_off(2 * rto_s_min)
         return reply
 
 
@@ -158,6 +163,11 @@ class _Batch:
             for version, site in zip(versions, sites, strict=True)
         ]
         self._open = {index for index, tally in enumerate(self.tallies) if not _decided(tally)}
+
+    @property
+    def busy_s(self) -> float:
+        """So long it may keep the replicas busy: a message is not sent again sooner."""
+        return BATCH_RTO_S_MIN * min(1.0, len(self.versions) / BATCH_RECORDS_MIN)
 
     @property
     def decided(self) -> bool:

@@ -34,6 +34,11 @@ class Load:
     async def put(self, number: int) -> bool:
         return (await self.living[number % len(self.living)].put(f"key {number}", VALUE)).reached
 
+    async def put_some(self, number: int) -> bool:
+        """Ten records to one key, together, by a peer that knows who holds it."""
+        values = [b"%d" % value for value in range(10)]
+        return all([outcome.reached async for outcome in self.living[0].put_many("some", values)])
+
     async def get(self, number: int) -> bool:
         reader = self.living[(7 * number + 3) % len(self.living)]
         return [record.value async for record in reader.get(f"key {number}")] == [VALUE]
@@ -71,6 +76,18 @@ def test_loss_costs_a_few_resends_and_nothing_else(loss: float, put_s: float, ge
         load = Load(swarm, swarm.peers)
         assert load.p95_s(load.put, range(OPERATIONS)) <= put_s
         assert load.p95_s(load.get, range(OPERATIONS)) <= get_s
+        swarm.network.weather.loss = 0.0
+
+
+@pytest.mark.parametrize("seed", seeds([1], [2]))
+def test_loss_costs_a_small_batch_no_more_than_a_put(seed: int) -> None:
+    """So much is lost that many batches have no quorum before something is sent again."""
+    with swarm_of(seed) as swarm:
+        swarm.run_for(seconds=20)
+        load = Load(swarm, swarm.peers)
+        load.p95_s(load.put_some, range(OPERATIONS))
+        swarm.network.weather.loss = 0.2
+        assert load.p95_s(load.put_some, range(OPERATIONS)) <= 0.2
         swarm.network.weather.loss = 0.0
 
 
