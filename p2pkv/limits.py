@@ -405,6 +405,7 @@ HTTP_STOP_S = 2.0  # what open connections get to end when the peer stops
 # --- Peer ---
 BATCH_RECORDS_MIN = 500  # records of the first batches of many: two under way are 2 MB for 8 replicas
 BATCH_RECORDS_MAX = 4000  # of later ones; a replica of twenty writes 1,600 of them at once, at half the cost of 400
+PUTS_APART_MAX = 8  # of one key, under way from one peer; what is put meanwhile goes together behind them
 BATCH_SOON_S = 3.0  # batches that take less than this grow
 BATCH_LATE_S = 10.0  # and those that take more shrink: what is under way must not fill a line for minutes
 BATCH_RTO_S_MIN = 0.5  # nor sooner, but of small batches: other replicas make up for the one whose message was lost

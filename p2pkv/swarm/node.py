@@ -260,6 +260,8 @@ class SwarmNode:
         await self.server.close()
         if hasattr(self, "sites"):
             await self.sites.close()  # behind the lookups, which tell whoever waits that the peer stops
+        if hasattr(self, "writer"):
+            await self.writer.close()
 
     def counters(self) -> dict[str, int]:
         """What this peer did since it started, for status and metrics."""

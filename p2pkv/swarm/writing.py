@@ -46,6 +46,7 @@ from p2pkv.outcomes import Acks, PutOutcome
 from p2pkv.swarm import signing
 from p2pkv.swarm.batch_writing import BatchWriter, fitting
 from p2pkv.swarm.environment import Environment
+from p2pkv.swarm.gathering import Gathering
 from p2pkv.swarm.identity import Identity
 from p2pkv.swarm.page_writing import PageWriter
 from p2pkv.swarm.replica import Replica
@@ -71,11 +72,15 @@ class Writer:
         self._env = env
         self._splitting: dict[Place, asyncio.Lock] = {}  # of pages whose split is being made known
         self._slots = asyncio.Semaphore(PAGES_ASKED_AT_ONCE_MAX)
+        self._puts = Gathering(self._put_together)
+
+    async def close(self) -> None:
+        await self._puts.close()
 
     async def put(self, key: bytes, draft: Draft, *, acks: Acks = "quorum") -> PutOutcome:
         """Put one version. Raises RefusedError; an outcome that did not reach its acks is the caller's to judge."""
         for _ in range(CLOCK_RETRIES_MAX):
-            tally = (await self.store(key, [self.sign(key, draft)], acks))[0]
+            tally = await self._puts.do((key, acks), draft)
             if tally.newer is None:
                 break
             if tally.newer.flags & Flag.ONCE:
@@ -83,6 +88,11 @@ class Writer:
             self.observe(tally.newer.clock)
         tally.raise_refusal()
         return tally.outcome()
+
+    async def _put_together(self, line: tuple[bytes, Acks], drafts: Sequence[Draft]) -> list[Tally]:
+        """Puts that go out at the same time."""
+        key, acks = line
+        return await self.store_batch(key, self.sign_many(key, drafts), acks)
 
     async def put_many(
         self,
