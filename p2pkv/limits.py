@@ -233,6 +233,7 @@ UPKEEP_NEIGHBOURS = 4  # times k: the contacts nearest to a peer that it may sha
 UPKEEP_ROUND_S = 15.0  # between two rounds, doubled while nothing is found
 UPKEEP_ROUND_S_MAX = 600.0
 UPKEEP_LULL_TURNS_MAX = 150  # of UPKEEP_SOON_S each, that a round is put off while very much comes
+UPKEEP_LULL_TURNS_FAILED_MAX = 15  # the same behind a round in which a neighbour did not answer
 UPKEEP_PREFIX_DIGITS_MAX = 5  # a million parts of the id space: finer than the neighbourhoods of 100,000 peers
 UPKEEP_WHOLE_DIGITS = (
     3  # so finely, in 4,096 parts, whatever tells replicas apart is cut; finer what the next digit tells

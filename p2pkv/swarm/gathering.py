@@ -31,8 +31,12 @@ class _Waiting(Generic[Item, Result]):
 
     def take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
         """The next of those whose callers still wait."""
-        count = min(len(self.queue), BATCH_RECORDS_MAX)
-        return [waiting for waiting in (self.queue.popleft() for _ in range(count)) if not waiting[1].done()]
+        taken: list[tuple[Item, asyncio.Future[Result]]] = []
+        while self.queue and len(taken) < BATCH_RECORDS_MAX:
+            item, future = self.queue.popleft()
+            if not future.done():
+                taken.append((item, future))
+        return taken
 
 
 class Gathering(Generic[Line, Item, Result]):

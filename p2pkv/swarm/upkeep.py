@@ -34,6 +34,7 @@ from p2pkv.limits import (
     UPKEEP_FETCHES_AT_ONCE_MAX,
     UPKEEP_FIRST_S,
     UPKEEP_JUDGED_AT_ONCE,
+    UPKEEP_LULL_TURNS_FAILED_MAX,
     UPKEEP_LULL_TURNS_MAX,
     UPKEEP_NEIGHBOURS,
     UPKEEP_ROUND_S,
@@ -146,8 +147,8 @@ class Upkeep:
 
     async def _lull(self) -> None:
         """While very much comes, replicas differ in what is on its way to them alone: wait until it counts everywhere,
-        but not for ever, nor where the neighbours have changed."""
-        for turn in range(UPKEEP_LULL_TURNS_MAX):
+        but not for ever, less where somebody did not answer, and not at all where the neighbours have changed."""
+        for turn in range(UPKEEP_LULL_TURNS_FAILED_MAX if self._failures else UPKEEP_LULL_TURNS_MAX):
             if not self._inventory.busy:
                 if turn:
                     await self._wait(RECORDS_SETTLE_S * self._env.random.uniform(1.0, 2.0))

@@ -186,6 +186,8 @@ class Watch:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        if self._reading is not None:
+            await self._reading.close()
         self._subscriptions.end()
 
     @property

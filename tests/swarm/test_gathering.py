@@ -9,6 +9,7 @@ import pytest
 
 from p2pkv.errors import UnreachableError
 from p2pkv.limits import PUTS_APART_MAX
+from p2pkv.swarm import gathering as gathering_module
 from p2pkv.swarm.gathering import Gathering
 from p2pkv.testing import SimSwarm
 
@@ -84,6 +85,19 @@ async def test_who_gives_up_while_it_waits_is_left_out_and_holds_nobody_up() -> 
     cancelled = {index for index, outcome in enumerate(outcomes) if isinstance(outcome, asyncio.CancelledError)}
     assert cancelled == {0, PUTS_APART_MAX, PUTS_APART_MAX + 1}
     assert not gathering._lines
+
+
+async def test_many_who_give_up_keep_nobody_behind_them_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering_module, "BATCH_RECORDS_MAX", 5)
+    work = Work()
+    gathering = Gathering(work)
+    tasks = [asyncio.create_task(gathering.do("key", number)) for number in range(PUTS_APART_MAX + 30)]
+    await work.settled()
+    for task in tasks[PUTS_APART_MAX : PUTS_APART_MAX + 20]:
+        task.cancel()
+    work.let(100)
+    assert await asyncio.gather(*tasks[-10:]) == [number % 10 for number in range(PUTS_APART_MAX + 20, len(tasks))]
+    assert max(len(items) for _, items in work.begun) == 5
 
 
 async def test_who_waits_is_told_that_the_peer_stops() -> None:
