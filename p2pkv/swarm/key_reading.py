@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, Awaitable
 from operator import itemgetter
 from typing import Any
 
-from p2pkv.core.pages import ROOT, PageName, PageTree, children_of
+from p2pkv.core.pages import ROOT, PageName, PageTree, children_of, path_of
 from p2pkv.core.records import Cursor, Version, rank
 from p2pkv.core.replication import position
 from p2pkv.errors import IncompleteError
@@ -118,8 +118,8 @@ class KeyReading:
             await self._begin()
             while True:
                 ready = self._take()
-                if ready and self._in_parts():
-                    ready = await self._standing(ready)
+                if ready and (parts := self._in_parts()):
+                    ready = await self._standing(ready, parts)
                 if begun or not ready:
                     self._fetch()  # the first is on its way to the user before anything further is asked for
                 begun = begun or bool(ready)
@@ -280,21 +280,30 @@ class KeyReading:
             self._leftovers.pass_by(Cursor(*frontier))
         return given
 
-    def _in_parts(self) -> bool:
-        """May a newer version stand further on, where a split page that holds very much has not been read yet?
+    def _in_parts(self) -> set[PageName]:
+        """The split pages of which more is to be read: a newer version of what comes before may stand there.
 
         In order of time only: in reverse it comes first, and in order of names at the same position.
         """
         if self._query.order != "time" or self._query.reverse:
-            return False
-        splits = (stream.reading for stream in self._streams.values() if isinstance(stream.reading, SplitReading))
-        return any(reading.unread and reading.read_to is not None for reading in splits)
+            return set()
+        splits = ((stream.page, stream.reading) for stream in self._streams.values())
+        return {
+            page
+            for page, reading in splits
+            if isinstance(reading, SplitReading) and reading.unread and reading.read_to is not None
+        }
 
-    async def _standing(self, versions: list[Version]) -> list[Version]:
-        """Those that no newer version outranks which is still to come."""
+    async def _standing(self, versions: list[Version], parts: set[PageName]) -> list[Version]:
+        """Those that no newer version outranks which is still to come from such pages."""
         frontier = self._frontier
-        named = [version for version in versions if version.name]
-        newer = await self._names.newer_anywhere(self._query.key, self._tree, named) if named else {}
+        shares: dict[PageName, list[Version]] = {}
+        for version in versions:
+            path = path_of(version.name) if version.name else ROOT
+            page = next((path[:depth] for depth in range(len(path)) if path[:depth] in parts), None)
+            if page is not None:
+                shares.setdefault(page, []).append(version)
+        newer = await self._names.newer_from(self._query.key, self._tree, shares) if shares else {}
         coming = {identity for identity, v in newer.items() if frontier and key_of(position(v, "time")) > frontier}
         return [version for version in versions if version.identity not in coming]
 

@@ -70,9 +70,9 @@ class NameReader:
         """Of versions that a split page holds: what outranks them in the pages below it. Raises IncompleteError."""
         return await self._downwards(key, tree, _shares_below(page, versions), versions)
 
-    async def newer_anywhere(self, key: bytes, tree: PageTree, versions: Sequence[Version]) -> Held:
-        """Of any versions: what outranks them in whatever page. Raises IncompleteError."""
-        return await self._downwards(key, tree, {ROOT: versions}, versions)
+    async def newer_from(self, key: bytes, tree: PageTree, shares: Mapping[PageName, Sequence[Version]]) -> Held:
+        """Of versions that belong to pages: what outranks them there and below. Raises IncompleteError."""
+        return await self._downwards(key, tree, shares, [version for share in shares.values() for version in share])
 
     async def _downwards(
         self, key: bytes, tree: PageTree, asked: Mapping[PageName, Sequence[Version]], versions: Sequence[Version]

@@ -197,13 +197,12 @@ class Replica:
                 await self.holdings.stored(place, records, size_bytes)
 
     async def find(self, request: messages.FindRecords) -> messages.FindRecordsReply:
-        place = _place(request.place)
         query = _query(request)
         result = await self.store.read(query)
         if result.batches:  # their ids want room in the answer
             query = msgspec.structs.replace(query, bytes_max=query.bytes_max - ATOMIC_IDS_BYTES_MAX)
             result = await self.store.read(query)
-        return await self._reply(request, place, result)
+        return await self._reply(request, query, result)
 
     async def find_runs(self, requests: Sequence[messages.FindRecords]) -> list[messages.FindRecordsReply]:
         """Runs of many pages: of as many, from the first, as one answer has room for, at least of one."""
@@ -211,18 +210,23 @@ class Replica:
         queries = [_run_query(request, alone=alone) for request in requests]
         results = await self.store.read_many(queries, RUNS_RECORDS_MAX, RUNS_BYTES_MAX)
         answered = zip(requests, queries, results, strict=False)
-        return [await self._reply(request, query.place, result) for request, query, result in answered]
+        return [await self._reply(request, query, result) for request, query, result in answered]
 
     async def _reply(
-        self, request: messages.FindRecords, place: Place, result: RangeResult
+        self, request: messages.FindRecords, query: RangeQuery, result: RangeResult
     ) -> messages.FindRecordsReply:
         # Asked behind the reading: records leave a split page, and what was read must not lack them unawares.
+        place = query.place
         split = (await self.holdings.of(place)).split
+        order: Order = "name" if request.by_name else "time"
+        versions = _but_marker(result) if split else result.versions
+        if split and result.more and not versions:  # the marker alone, at the head of the page: what is behind it?
+            behind = position(result.versions[-1], order)
+            result = await self.store.read(msgspec.structs.replace(query, after=behind))
+            versions = _but_marker(result)
         now_s = self._env.now_s()
-        versions = [v for v in result.versions if not v.flags & Flag.SPLIT] if split else result.versions
         if split and (result.batches or any(version.name for version in versions)):
             self.holdings.leftover(place)
-        order: Order = "name" if request.by_name else "time"
         return messages.FindRecordsReply(
             versions=[] if request.digest_only else versions,
             more=result.more,
@@ -393,6 +397,11 @@ class Replica:
                 new.setdefault(write.place, []).append(write.version)
         for place, versions in new.items():
             self.on_stored(place, versions)
+
+
+def _but_marker(result: RangeResult) -> list[Version]:
+    """What a split page holds beside the marker that says so."""
+    return [version for version in result.versions if not version.flags & Flag.SPLIT]
 
 
 def _live(versions: list[Version], now_s: float) -> int:

@@ -5,7 +5,8 @@ is nothing to agree on: each of a read quorum tells its whole share, and all is 
 others tell a digest, and the rest only where that differs. The shares come first, and at once:
 the reader must know which records of the children are out of date. A record found here may have been replaced below
 meanwhile, so the pages below are asked for what is newer (`names.py`), and the higher rank stands. This goes on in
-the order of reading, beside the reading of the children: the first records are given out soon.
+the order of reading, beside the reading of the children: the first records are given out soon. How far the first
+answers of a quorum go is the first part, so that nobody waits for the whole shares of a page that was split just now.
 Mostly the page is empty, and that for good: then it is remembered as closed.
 
 Never mends: a split page is to become empty.
@@ -83,6 +84,7 @@ class SplitReading:
         self._page = page
         self._leftovers = leftovers
         self._offered: Opening | None = None
+        self._begun = False  # the first part was read
         self._found: list[Version] = []  # in order, and not given out yet
         self._span = SPLIT_CHECKED_FIRST
 
@@ -158,12 +160,18 @@ class SplitReading:
         self.unread = self.read_to is not None
 
     async def _shares(self, until: Cursor | None) -> tuple[Opening, list[Run]]:
-        """What each of a read quorum holds; where some fail in the middle, others are found in their place."""
+        """What each of a read quorum holds; where some fail in the middle, others are found in their place.
+
+        Of a page that was opened with others, the first time, only what was answered then.
+        """
         share_max = self._leftovers.share_max
         request = self._query.request(self._page, self.read_to, until, min(SPLIT_STRETCH_RECORDS, share_max))
         told: dict[Contact | None, tuple[Source, Reply, Run]] = {}
         failed: set[Contact | None] = set()
+        begun, self._begun = self._begun or self._rewound or self._offered is None, True
         opening = await self._open(msgspec.structs.replace(request, limit=SPLIT_OPENED_RECORDS))
+        if not begun and (first := _first_part(opening)):
+            return opening, first
         for left in reversed(range(SPLIT_SHARES_RETRIES_MAX + 1)):
             asked = {
                 _whose(source): (source, reply) for source, reply in zip(opening.sources, opening.replies, strict=True)
@@ -262,6 +270,13 @@ class SplitReading:
             if genuine(self._query.key, version):
                 united[version.identity] = merge(united.get(version.identity), version)
         return list(united.values())
+
+
+def _first_part(opening: Opening) -> list[Run]:
+    """The first answers as they are, where they hold something and are not the whole; else none."""
+    runs = [Run(reply.versions, reply.more) for reply in opening.replies if isinstance(reply, FindRecordsReply)]
+    cut = [run for run in runs if run.more]
+    return runs if cut and all(run.versions for run in cut) else []
 
 
 async def _joined(stretches: Sequence[Awaitable[list[Version]]], *, more: bool) -> Run | RemoteError:

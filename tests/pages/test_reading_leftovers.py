@@ -21,6 +21,7 @@ from p2pkv.storage.interface import DropVersion, PutVersion, RangeQuery
 from p2pkv.swarm import key_reading, leftovers
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.leftovers import Leftovers
+from p2pkv.swarm.replica import Replica
 from p2pkv.testing import SimSwarm
 from tests.pages.checker import Witness, bound, one_page, values
 from tests.pages.test_reading_together import first_value_s
@@ -93,6 +94,50 @@ def test_a_page_of_many_leftovers_is_read_in_few_questions_and_its_first_value_i
         before = asked(reader)
         assert swarm.run(values(reader.get("k"))) == expected
         assert asked(reader) - before < 32 * len(swarm.peers), "not one for every few names"
+
+
+@pytest.mark.parametrize("direction", ORDERS)
+def test_the_first_value_of_a_page_that_was_just_split_does_not_wait_for_all_that_it_holds(
+    direction: tuple[Order, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order, reverse = direction
+    handed = list[int]()
+    find_runs = Replica.find_runs
+
+    async def noting(self: Replica, requests: Sequence[messages.FindRecords]) -> list[messages.FindRecordsReply]:
+        replies = await find_runs(self, requests)
+        handed.extend(len(reply.versions) for reply in replies)
+        return replies
+
+    monkeypatch.setattr(Replica, "find_runs", noting)
+    with SimSwarm(20, seed=4) as swarm:
+        hold_still(swarm)
+        split(swarm)
+        expected = numbers(0, 1600)
+        swarm.run(Witness().put_many(swarm.peers[0], "k", expected))
+        for page in children_of(ROOT)[:4]:  # 400 records, and all of them are on their way
+            assert swarm.run(swarm.peers[0].node.writer.establish(KEY, page))
+        reader = swarm.peers[READER]
+        swarm.network.weather.delay_s = (0.001, 0.002)
+        handed.clear()
+        swarm.run(first_value_s(reader.get("k", order=order, reverse=reverse)))
+        assert sum(handed) < 400, "a few of each page, by each of a quorum"
+        assert len(reader.node.writer.tree(KEY).noticed) == 5
+        there = swarm.run(state(reader, order, reverse=reverse))
+        assert sorted(value or b"" for _, value in there) == expected
+        if order == "name":
+            assert there == sorted(there, reverse=reverse)
+
+
+def test_what_stands_behind_the_marker_of_a_split_page_is_the_first_of_it() -> None:
+    with SimSwarm(12, seed=5) as swarm:
+        hold_still(swarm)
+        swarm.run(Witness().put_many(swarm.peers[0], "k", numbers(0, 20)))
+        split(swarm)
+        (reply,) = swarm.run(replicas(swarm, PLACE)[0].node.replica.find_runs([messages.FindRecords(PLACE, limit=1)]))
+        assert reply.split
+        assert reply.more
+        assert [version.body for version in reply.versions] == numbers(0, 1)
 
 
 def test_a_replica_that_fails_in_the_middle_of_its_share_is_replaced() -> None:
