@@ -234,7 +234,17 @@ class KeyReading:
         reading = stream.reading
         if isinstance(reading, SplitReading) and not reading.fresh and len(stream.buffer) < self._limit:
             span = READ_BUFFERED_RECORDS_MAX  # what it gives out is in memory already
-        return not stream.busy and stream.failure is None and 2 * len(stream.buffer) < span
+        if stream.busy or stream.failure is not None:
+            return False
+        return 2 * len(stream.buffer) < span or not self._gives(stream)
+
+    def _gives(self, stream: Stream) -> bool:
+        """Has it something to give out as soon as the others have come so far? What replaced a record of a split page
+        below may stand further on."""
+        if stream.covered is None or not stream.buffer:
+            return False
+        first = stream.buffer[0][0]
+        return first >= stream.covered if self._query.reverse else first <= stream.covered
 
     def _urgency(self, stream: Stream) -> tuple[bool, Key]:
         """Streams that have not come far come first, in the direction of reading."""
@@ -248,7 +258,9 @@ class KeyReading:
         return [above for above in lines if above is not None and above.reading.unread]
 
     def _may_read(self, stream: Stream) -> bool:
-        """Have all pages above been read beyond the point that this one came to?"""
+        """Have all pages above been read beyond the point that this one came to? What was read already may go on."""
+        if isinstance(stream.reading, SplitReading) and not stream.reading.fresh:
+            return True
         ends = [above.reading.read_to for above in self._above(stream)]
         return all(end is not None and end != stream.reading.read_to for end in ends)
 

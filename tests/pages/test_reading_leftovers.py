@@ -129,6 +129,50 @@ def test_the_first_value_of_a_page_that_was_just_split_does_not_wait_for_all_tha
             assert there == sorted(there, reverse=reverse)
 
 
+@pytest.mark.parametrize("direction", ORDERS)
+def test_a_split_page_below_a_split_page_holds_nobody_up(direction: tuple[Order, bool]) -> None:
+    """All of them hold much, so one must be read up to where the one above it was, and no further."""
+    order, reverse = direction
+    with SimSwarm(12, seed=6) as swarm:
+        hold_still(swarm)
+        swarm.run(Witness().put_many(swarm.peers[0], "k", numbers(0, 300)))
+        split(swarm)
+        swarm.run(Witness().put_many(swarm.peers[0], "k", numbers(300, 600)))
+        for page in children_of(ROOT)[:8]:
+            assert swarm.run(swarm.peers[0].node.writer.establish(KEY, page))
+        swarm.run(Witness().put_many(swarm.peers[0], "k", numbers(900, 300)))
+        whole = swarm.run(state(swarm.peers[0], order, reverse=reverse))
+        assert sorted(value or b"" for _, value in whole) == numbers(0, 1200)
+        for limit in (1, 5, 20, 60, 500):
+            reader = swarm.peers[1 + limit % 11]
+            some = swarm.run(values(reader.get("k", order=order, reverse=reverse, limit=limit)))
+            assert some == [value for _, value in whole[:limit]]
+
+
+@pytest.mark.parametrize("direction", ORDERS)
+def test_newer_versions_further_on_hold_nobody_up(direction: tuple[Order, bool]) -> None:
+    """What a split page holds was replaced below, as often as not: the new versions stand behind all that it holds."""
+    order, reverse = direction
+
+    async def put(swarm: SimSwarm, what: bytes, numbers: Sequence[int]) -> None:
+        peer = swarm.peers[0]
+        await asyncio.gather(*(peer.put("k", what + b" %d" % number, name=f"{number:04d}") for number in numbers))
+
+    with SimSwarm(12, seed=7) as swarm:
+        hold_still(swarm)
+        swarm.run(put(swarm, b"old", range(500)))
+        split(swarm)
+        swarm.run(put(swarm, b"new", range(0, 500, 2)))
+        expected = {f"{number:04d}": b"%s %d" % (b"old" if number % 2 else b"new", number) for number in range(500)}
+        whole = swarm.run(state(swarm.peers[0], order, reverse=reverse))
+        assert len(whole) == 500
+        assert dict(whole) == expected
+        for limit in (1, 5, 20, 60, 400):
+            reader = swarm.peers[1 + limit % 11]
+            some = swarm.run(values(reader.get("k", order=order, reverse=reverse, limit=limit)))
+            assert some == [value for _, value in whole[:limit]]
+
+
 def test_what_stands_behind_the_marker_of_a_split_page_is_the_first_of_it() -> None:
     with SimSwarm(12, seed=5) as swarm:
         hold_still(swarm)
