@@ -38,7 +38,7 @@ from p2pkv.swarm.hearing import Hearing
 from p2pkv.swarm.mending import Mender
 from p2pkv.swarm.replica import stock_bytes_of
 from p2pkv.swarm.signing import genuine
-from p2pkv.swarm.sources import Opening, Source, Sources
+from p2pkv.swarm.sources import Opening, Reply, Source, Sources
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class PageReading:
         self._page = page
         self._opening: Opening | None = None
         self._offered: Opening | None = None
+        self._disputed = False  # was something of the last run?
 
     @property
     def fresh(self) -> bool:
@@ -131,9 +132,12 @@ class PageReading:
     # --- a stretch that a quorum agrees on ---
 
     async def _confirmed(self, limit: int, until: Cursor | None) -> Run | None:
-        """A stretch that a whole read quorum has just so; None where they differ or too few of them answer."""
+        """A stretch that a whole read quorum has just so; None where they differ or too few of them answer.
+
+        Those who differed a moment ago mostly go on to: one of them may have just begun to fetch its share.
+        """
         opening = self._opening
-        if opening is None:
+        if opening is None or self._disputed:
             return None
         request = self._ask(until=until, limit=limit)
         check = msgspec.structs.replace(request, digest_only=True)
@@ -202,6 +206,7 @@ class PageReading:
         query = self._query
         merged = self._same() or merge_runs(runs, query.order, reverse=query.reverse)
         versions = merged.agreed
+        self._disputed = bool(merged.disputed)
         if merged.disputed:
             settled = await self._settle(merged, until)
             versions = sorted([*versions, *settled], key=self._position, reverse=query.reverse)
@@ -225,6 +230,8 @@ class PageReading:
     async def _open(self, limit: int, until: Cursor | None) -> list[Run]:
         """Find the replicas and hear a quorum of them; all of them where they differ or know nothing."""
         request = self._ask(until=until, limit=limit)
+        if self._disputed and (runs := await self._runs_again(request)):
+            return runs
         opening, self._offered = self._offered, None
         if opening is None:
             opening = await self._sources.open(self._query.key, request)
@@ -235,6 +242,26 @@ class PageReading:
         if opening.split:
             raise PageSplitError(opening, until)
         self._opening = opening
+        return runs_of(opening)
+
+    async def _runs_again(self, request: messages.FindRecords) -> list[Run]:
+        """The next run of each of those who were heard before; none where one fails, or a batch has to be settled."""
+        opening = self._opening
+        if opening is None:
+            return []
+        answers = (source.find(request) for source in opening.sources)
+        told = await asyncio.gather(*answers, return_exceptions=True)
+        replies: list[Reply] = []
+        for reply in told:
+            if isinstance(reply, messages.FindRecordsReply) and not reply.batches:
+                replies.append(reply)
+            elif isinstance(reply, BaseException) and not isinstance(reply, RemoteError):
+                raise reply
+            else:
+                return []
+        opening.replies = replies
+        if opening.split:
+            self._tell_split()
         return runs_of(opening)
 
     def _is_doubtful(self, opening: Opening) -> bool:
@@ -260,13 +287,18 @@ class PageReading:
         """What every source holds under the names that all of them could answer for."""
         assert self._opening is not None
         request = messages.FindNames(place_of_page(self._query.key, self._page), names)
-        replies: list[messages.FindNamesReply] = []
-        for source in list(self._opening.sources):
+
+        async def ask(source: Source) -> messages.FindNamesReply | RemoteError:
             try:
-                replies.append(await source.find_names(request))
+                return await source.find_names(request)
             except RemoteError as error:
-                self._opening.sources.remove(source)
-                self._opening.failures.append(str(error))
+                return error
+
+        sources = self._opening.sources
+        told = list(zip(sources, await asyncio.gather(*map(ask, sources)), strict=True))
+        replies = [reply for _, reply in told if not isinstance(reply, RemoteError)]
+        self._opening.sources = [source for source, reply in told if not isinstance(reply, RemoteError)]
+        self._opening.failures += [str(reply) for _, reply in told if isinstance(reply, RemoteError)]
         require_quorum(self._opening, self._page)
         if any(reply.split for reply in replies):
             self._tell_split()

@@ -8,11 +8,11 @@ import pytest
 
 from p2pkv.core.pages import place_of_page
 from p2pkv.core.records import content_hash
-from p2pkv.ids import Place, distance
+from p2pkv.ids import Place, distance, place_of_key
 from p2pkv.limits import CONTACT_FAILURES_MAX, K_DEFAULT
 from p2pkv.storage.interface import DropVersion, RangeQuery
 from p2pkv.testing import SimSwarm
-from tests.pages.checker import values
+from tests.pages.checker import Witness, values
 from tests.pages.test_counting import make
 from tests.pages.test_reading_together import first_value_s
 from tests.pages.test_splits import numbers
@@ -104,3 +104,19 @@ async def forget(swarm: SimSwarm, new: set[bytes], cut: list[int]) -> None:
             for version in (await store.read(RangeQuery(place))).versions:
                 if version.body == body:
                     await store.commit([DropVersion(place, *version.identity, content_hash(version))])
+
+
+def test_a_page_that_three_replicas_are_left_of_is_read_in_long_runs() -> None:
+    """Others in the place of the dead hold nothing yet, so every record of it is in dispute."""
+    with SimSwarm(20, seed=3) as swarm:
+        swarm.run_for(seconds=30)
+        expected = numbers(0, 1200)
+        swarm.run(Witness().put_many(swarm.peers[0], "k", expected))
+        swarm.run_for(seconds=30)
+        place = place_of_key(b"k")
+        near = sorted(swarm.up, key=lambda index: distance(swarm.peers[index].left.identity.node_id, place))
+        for index in [*near[:5], *near[-2:]]:
+            swarm.kill(index)
+        began_s = swarm.now_s
+        assert swarm.run(values(swarm.peers[near[14]].get("k"))) == expected
+        assert swarm.now_s - began_s < 12, "page by page in 30 records each it took half a minute"
