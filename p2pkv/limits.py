@@ -175,6 +175,7 @@ SUMMARIES_ASKED_MAX = 128  # pages of one request: 128 x 33 bytes
 SUMMARIES_KEPT_MAX = 16_384  # pages of a replica that nothing was written to since: some 4 MB
 SUMMARIES_TURN_S = 0.25  # of summing pages up for one request; the asker goes on with the next
 SUMMARIES_WORTH = 8  # pages of a key from which on they are summed up together
+LACKING_MENDED_MAX = 16  # records of one run: who lacks more has just come to the page, and fetches all of it itself
 NAMES_ASKED_MAX = 64  # names of one request; the answer says how many of them fitted
 NEWER_PAGES_ASKED_MAX = 128  # of one question for newer versions; their nodes and batches are 160 KiB at most
 NEWER_NAMES_ASKED_MAX = 8192  # of all its pages: some 40 ms of a replica, in turns

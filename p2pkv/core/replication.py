@@ -7,14 +7,16 @@ run was cut. The merged answer covers the shortest of the cut runs; versions bey
 
 Where replicas disagree about a record within the covered part, its position is no proof of its state (a replaced
 record has moved to the end of the time order, a stale one stands at its old position). `merge_runs` therefore names
-the records in dispute, and the caller asks every replica for them by name before it decides (`settle`).
+the records in dispute, and the caller asks every replica for them by name before it decides (`settle`). Of a replica
+that showed its whole page nothing needs to be asked, so a record on which all others agree is decided by the runs.
 
 Owns no network and no clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from blake3 import blake3
@@ -64,6 +66,7 @@ class Run:
 
     versions: Sequence[Version]
     more: bool
+    whole: bool = False  # it is all that the replica has of the page, from its beginning
 
 
 @dataclass(frozen=True)
@@ -73,25 +76,33 @@ class MergedRuns:
     agreed: list[Version]  # in order; every replica has exactly these
     disputed: list[Identity]  # records on which the replicas differ within the covered part
     end: Cursor | None  # the covered part ends here (inclusive); None: at the end of the page
+    decided: Collection[Identity] = ()  # they differ on these too, and the runs show all that anybody has of them
 
 
-def merge_runs(runs: Sequence[Run], order: Order, *, reverse: bool) -> MergedRuns:
-    """Merge replicas' runs that all began at the same position."""
+def merge_runs(runs: Sequence[Run], order: Order, *, reverse: bool, after: Cursor | None = None) -> MergedRuns:
+    """Merge replicas' runs that all began behind the same position, `after`, but for the whole ones."""
     end = covered_end(runs, order, reverse=reverse)
-    counts: dict[Identity, dict[bytes, int]] = {}
+    partial = sum(not run.whole for run in runs)
+    counts: dict[Identity, Counter[bytes]] = {}
+    of_partial: dict[Identity, Counter[bytes]] = {}
     versions: dict[Identity, Version] = {}
     for run in runs:
         for version in run.versions:
-            if end is not None and _beyond(position(version, order), end, reverse=reverse):
+            here, identity = position(version, order), version.identity
+            if end is not None and _beyond(here, end, reverse=reverse):
                 break
-            tally = counts.setdefault(version.identity, {})
+            if run.whole and after is not None and not _beyond(here, after, reverse=reverse):
+                continue
             mark = content_hash(version)
-            tally[mark] = tally.get(mark, 0) + 1
-            versions[version.identity] = version
-    disputed = [identity for identity, tally in counts.items() if list(tally.values()) != [len(runs)]]
-    agreed = [version for identity, version in versions.items() if list(counts[identity].values()) == [len(runs)]]
+            counts.setdefault(identity, Counter())[mark] += 1
+            if not run.whole:
+                of_partial.setdefault(identity, Counter())[mark] += 1
+            versions[identity] = version
+    differing = {identity for identity, tally in counts.items() if list(tally.values()) != [len(runs)]}
+    decided = {i for i in differing if not partial or list(of_partial.get(i, {}).values()) == [partial]}
+    agreed = [version for identity, version in versions.items() if identity not in differing]
     agreed.sort(key=lambda version: position(version, order), reverse=reverse)
-    return MergedRuns(agreed, disputed, end)
+    return MergedRuns(agreed, [identity for identity in counts if identity in differing - decided], end, decided)
 
 
 def within(version: Version, order: Order, after: Cursor | None, end: Cursor | None, *, reverse: bool) -> bool:

@@ -4,7 +4,8 @@ Theory of operation. A reading opens the page with the first run from a read quo
 their answer stands; where they do not, or where nobody holds anything, every replica is asked. A longer page is read
 on from one replica, while others of a quorum confirm each stretch by its digest alone, so a complete answer costs
 little more than one copy of the data. A run in dispute is read from all of them and settled record by record, where
-only a version whose signature holds may win.
+only a version whose signature holds may win. Who showed its whole page at the opening, as those do that have just come
+to it and hold nothing yet, is not asked again: what the others agree on is merged with what is known of it.
 
 Owns no bytes of the wire and no rule of merging: those are `messages` and `core.replication`.
 """
@@ -12,7 +13,7 @@ Owns no bytes of the wire and no rule of merging: those are `messages` and `core
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -21,6 +22,7 @@ from p2pkv import messages
 from p2pkv.core.pages import PageName, place_of_page, title
 from p2pkv.core.records import Cursor, Version
 from p2pkv.core.replication import (
+    Identity,
     MergedRuns,
     Run,
     Settlement,
@@ -32,7 +34,7 @@ from p2pkv.core.replication import (
     without_echoes,
 )
 from p2pkv.errors import IncompleteError, RemoteError
-from p2pkv.limits import NAMES_ASKED_MAX, RECORDS_DIGEST_MAX
+from p2pkv.limits import LACKING_MENDED_MAX, NAMES_ASKED_MAX, RECORDS_DIGEST_MAX, RECORDS_JUDGED_AT_ONCE
 from p2pkv.outcomes import Order
 from p2pkv.swarm.hearing import Hearing
 from p2pkv.swarm.mending import Mender
@@ -84,6 +86,7 @@ class PageReading:
         self._opening: Opening | None = None
         self._offered: Opening | None = None
         self._disputed = False  # was something of the last run?
+        self._wholes: dict[Source, Run] = {}  # of those who differ from the others and showed their whole page
 
     @property
     def fresh(self) -> bool:
@@ -107,7 +110,7 @@ class PageReading:
         if opening.split:
             raise PageSplitError(opening, until)
         self._opening = opening
-        merged = None if self._is_doubtful(opening) else self._same()
+        merged = None if self._is_doubtful(opening) else self._same(opening.replies)
         if merged is None:
             self._opening, self._offered = None, opening
             return None
@@ -121,7 +124,9 @@ class PageReading:
         """
         run = await self._confirmed(limit, until)
         if run is None:
-            return await self._merged(limit, until)
+            return await self._heard(limit, until)
+        if self._wholes:
+            return await self._merged(self._of_partial()[:1], [run], until)
         self._advance(position(run.versions[-1], self._query.order) if run.more else None, until)
         return list(run.versions)
 
@@ -141,9 +146,13 @@ class PageReading:
             return None
         request = self._ask(until=until, limit=limit)
         check = msgspec.structs.replace(request, digest_only=True)
+        sources, quorum = opening.enough or opening.sources, len(opening.enough) or opening.quorum
+        if self._wholes:  # then all others together are the rest of the quorum
+            sources = self._of_partial()
+            quorum = len(sources)
         hearing = Hearing(
-            opening.enough or opening.sources,
-            len(opening.enough) or opening.quorum,
+            sources,
+            quorum,
             lambda source: self._stretch(source, request),
             lambda source: source.find(check),
         )
@@ -201,22 +210,69 @@ class PageReading:
 
     # --- a run from everybody ---
 
-    async def _merged(self, limit: int, until: Cursor | None) -> list[Version]:
-        runs = await self._open(limit, until)
+    async def _heard(self, limit: int, until: Cursor | None) -> list[Version]:
+        """Open the page, again perhaps; of those who differed before, the next run is asked for at once."""
+        request = self._ask(until=until, limit=limit)
+        replies = await self._runs_again(request) if self._disputed else []
+        if replies:
+            return await self._merged(self._of_partial(), _runs(replies), until)
+        opening = self._opening = await self._open(request)
+        merged = self._same(opening.replies)
+        self._wholes = {} if merged else self._shown_whole(opening, request)
+        runs = [
+            run for source, run in zip(opening.sources, runs_of(opening), strict=True) if source not in self._wholes
+        ]
+        return await self._merged(self._of_partial(), runs, until, merged)
+
+    def _shown_whole(self, opening: Opening, request: messages.FindRecords) -> dict[Source, Run]:
+        if request.after is not None or request.until is not None or request.prefix:
+            return {}
+        runs = zip(opening.sources, runs_of(opening), strict=True)
+        return {source: Run(run.versions, more=False, whole=True) for source, run in runs if not run.more}
+
+    def _of_partial(self) -> list[Source]:
+        """The sources that did not show their whole page."""
+        assert self._opening is not None
+        return [source for source in self._opening.sources if source not in self._wholes]
+
+    async def _merged(
+        self, sources: Sequence[Source], runs: Sequence[Run], until: Cursor | None, merged: MergedRuns | None = None
+    ) -> list[Version]:
+        """What the runs of some sources, and the pages that others have shown whole, say together."""
         query = self._query
-        merged = self._same() or merge_runs(runs, query.order, reverse=query.reverse)
+        sources, runs = [*sources, *self._wholes], [*runs, *self._wholes.values()]
+        if merged is None:
+            merged = merge_runs(runs, query.order, reverse=query.reverse, after=self.after)
         versions = merged.agreed
         self._disputed = bool(merged.disputed)
-        if merged.disputed:
-            settled = await self._settle(merged, until)
+        if merged.disputed or merged.decided:
+            decided = await self._decide(set(merged.decided), sources, runs)
+            settled = [*decided, *await self._settle(merged.disputed)]
+            end = merged.end or until
+            settled = [v for v in settled if within(v, query.order, self.after, end, reverse=query.reverse)]
             versions = sorted([*versions, *settled], key=self._position, reverse=query.reverse)
         self._advance(merged.end, until)
         return without_echoes(versions, stock_bytes_of(versions))
 
-    def _same(self) -> MergedRuns | None:
+    async def _decide(self, decided: set[Identity], sources: Sequence[Source], runs: Sequence[Run]) -> list[Version]:
+        """The versions that stand of records of which the runs show all that their sources have."""
+        if not decided:
+            return []
+        told = [[version for version in run.versions if version.identity in decided] for run in runs]
+        sound: set[Version] = set()
+        for number, version in enumerate({version for versions in told for version in versions}, 1):
+            if genuine(self._query.key, version):
+                sound.add(version)
+            if number % RECORDS_JUDGED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        settled = settle([[version for version in versions if version in sound] for versions in told])
+        if len(settled) <= LACKING_MENDED_MAX:
+            self._mender.mend(self._query.key, self._page, sources, settled)
+        return [settlement.version for settlement in settled]
+
+    def _same(self, replies: Sequence[Reply]) -> MergedRuns | None:
         """The one run that all have; None where they differ. Nothing needs to be compared then but digests."""
-        assert self._opening is not None
-        first, *others = [reply for reply in self._opening.replies if isinstance(reply, messages.FindRecordsReply)]
+        first, *others = [reply for reply in replies if isinstance(reply, messages.FindRecordsReply)]
         if any(other.digest != first.digest or other.more != first.more for other in others):
             return None
         if digest_of(first.versions) != first.digest:
@@ -227,11 +283,8 @@ class PageReading:
     def _position(self, version: Version) -> Cursor:
         return position(version, self._query.order)
 
-    async def _open(self, limit: int, until: Cursor | None) -> list[Run]:
+    async def _open(self, request: messages.FindRecords) -> Opening:
         """Find the replicas and hear a quorum of them; all of them where they differ or know nothing."""
-        request = self._ask(until=until, limit=limit)
-        if self._disputed and (runs := await self._runs_again(request)):
-            return runs
         opening, self._offered = self._offered, None
         if opening is None:
             opening = await self._sources.open(self._query.key, request)
@@ -240,16 +293,14 @@ class PageReading:
             opening = await self._sources.open_all(self._query.key, request, opening)
         require_quorum(opening, self._page)
         if opening.split:
-            raise PageSplitError(opening, until)
-        self._opening = opening
-        return runs_of(opening)
+            raise PageSplitError(opening, request.until)
+        return opening
 
-    async def _runs_again(self, request: messages.FindRecords) -> list[Run]:
+    async def _runs_again(self, request: messages.FindRecords) -> list[Reply]:
         """The next run of each of those who were heard before; none where one fails, or a batch has to be settled."""
-        opening = self._opening
-        if opening is None:
+        if self._opening is None:
             return []
-        answers = (source.find(request) for source in opening.sources)
+        answers = (source.find(request) for source in self._of_partial())
         told = await asyncio.gather(*answers, return_exceptions=True)
         replies: list[Reply] = []
         for reply in told:
@@ -259,19 +310,18 @@ class PageReading:
                 raise reply
             else:
                 return []
-        opening.replies = replies
-        if opening.split:
+        if any(reply.split for reply in replies):
             self._tell_split()
-        return runs_of(opening)
+        return replies
 
     def _is_doubtful(self, opening: Opening) -> bool:
         """Is it odd that nobody has anything?"""
         return _empty(opening) and (not self._page or (self.after is None and not self._query.prefix))
 
-    async def _settle(self, merged: MergedRuns, until: Cursor | None) -> list[Version]:
-        """Decide the disputed records of a run by asking every source for them by name."""
+    async def _settle(self, identities: Sequence[Identity]) -> list[Version]:
+        """Decide disputed records by asking every source for them by name."""
         assert self._opening is not None
-        disputed = set(merged.disputed)
+        disputed = set(identities)
         names = sorted({name for name, _ in disputed})
         settled: list[Version] = []
         while names:
@@ -280,8 +330,7 @@ class PageReading:
             wanted = [s for s in settlements if s.version.identity in disputed]
             self._mender.mend(self._query.key, self._page, self._opening.sources, wanted)
             settled += [settlement.version for settlement in wanted]
-        order, reverse, end = self._query.order, self._query.reverse, merged.end or until
-        return [version for version in settled if within(version, order, self.after, end, reverse=reverse)]
+        return settled
 
     async def _ask_names(self, names: list[bytes]) -> tuple[int, list[Settlement]]:
         """What every source holds under the names that all of them could answer for."""
@@ -322,9 +371,11 @@ def require_quorum(opening: Opening, page: PageName) -> None:
 
 
 def runs_of(opening: Opening) -> list[Run]:
-    return [
-        Run(reply.versions, reply.more) for reply in opening.replies if isinstance(reply, messages.FindRecordsReply)
-    ]
+    return _runs(opening.replies)
+
+
+def _runs(replies: Iterable[Reply]) -> list[Run]:
+    return [Run(reply.versions, reply.more) for reply in replies if isinstance(reply, messages.FindRecordsReply)]
 
 
 def agreed(opening: Opening) -> bool:

@@ -171,8 +171,10 @@ def test_the_clock_follows_others_only_so_far() -> None:
     assert clock.last == before
 
 
-@given(st.lists(st.lists(versions, max_size=8), min_size=1, max_size=4), st.booleans())
-def test_merged_runs_lose_nothing_and_settle_to_the_merge(replicas: list[list[Version]], reverse: bool) -> None:
+@given(st.lists(st.lists(versions, max_size=8), min_size=1, max_size=4), st.booleans(), st.booleans())
+def test_merged_runs_lose_nothing_and_settle_to_the_merge(
+    replicas: list[list[Version]], reverse: bool, ask_whole_ones_once: bool
+) -> None:
     """Reading a page by runs of three from replicas in any state ends with the merge of all their records."""
     states = []
     for history in replicas:
@@ -186,17 +188,23 @@ def test_merged_runs_lose_nothing_and_settle_to_the_merge(replicas: list[list[Ve
             expected[item.identity] = merge(expected.get(item.identity), item)
 
     seen: list[Version] = []
+    wholes: dict[int, replication.Run] = {}
     after = None
     for _ in range(100):
         runs = []
-        for held in states:
+        for index, held in enumerate(states):
             ordered = sorted(held.values(), key=lambda v: replication.position(v, "time"), reverse=reverse)
             behind = [v for v in ordered if replication.within(v, "time", after, None, reverse=reverse)]
-            runs.append(replication.Run(behind[:3], len(behind) > 3))
-        merged = replication.merge_runs(runs, "time", reverse=reverse)
+            if ask_whole_ones_once and after is None and len(behind) <= 3:
+                wholes[index] = replication.Run(behind, more=False, whole=True)
+            runs.append(wholes.get(index) or replication.Run(behind[:3], len(behind) > 3))
+        merged = replication.merge_runs(runs, "time", reverse=reverse, after=after)
+        assert wholes or not merged.decided
         names = {name for name, _ in merged.disputed}
         holdings = [[v for v in held.values() if v.name in names] for held in states]
         settled = [s.version for s in replication.settle(holdings) if s.version.identity in set(merged.disputed)]
+        told = [[v for v in run.versions if v.identity in merged.decided] for run in runs]
+        settled += [s.version for s in replication.settle(told)]
         inside = [v for v in settled if replication.within(v, "time", after, merged.end, reverse=reverse)]
         seen += sorted([*merged.agreed, *inside], key=lambda v: replication.position(v, "time"), reverse=reverse)
         if merged.end is None:
@@ -204,6 +212,18 @@ def test_merged_runs_lose_nothing_and_settle_to_the_merge(replicas: list[list[Ve
         after = merged.end
     assert seen == sorted(expected.values(), key=lambda v: replication.position(v, "time"), reverse=reverse)
     assert [content_hash(v) for v in seen] == [content_hash(expected[v.identity]) for v in seen]
+
+
+def test_nobody_is_asked_for_what_a_replica_that_showed_its_whole_page_lacks() -> None:
+    full = [version(clock=clock_of(1000 + second), name=b"%d" % second) for second in range(4)]
+    empty, some = (replication.Run(held, more=False, whole=True) for held in ([], full[:1]))
+    merged = replication.merge_runs([replication.Run(full, more=True)] * 3 + [empty, some], "time", reverse=False)
+    assert not merged.agreed and not merged.disputed
+    assert merged.decided == {v.identity for v in full}
+    assert not replication.merge_runs([empty, some], "time", reverse=False).disputed
+    behind = [replication.Run(full[1:], more=False)] * 3 + [some]
+    merged = replication.merge_runs(behind, "time", reverse=False, after=replication.position(full[0], "time"))
+    assert not merged.disputed and merged.decided == {v.identity for v in full[1:]}
 
 
 @given(st.integers(1, 64))

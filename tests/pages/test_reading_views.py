@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from p2pkv.core.pages import place_of_page
 from p2pkv.core.records import content_hash
 from p2pkv.ids import Place, distance, place_of_key
 from p2pkv.limits import CONTACT_FAILURES_MAX, K_DEFAULT
-from p2pkv.storage.interface import DropVersion, RangeQuery
+from p2pkv.storage.interface import DropVersion, PutVersion, RangeQuery
 from p2pkv.testing import SimSwarm
 from tests.pages.checker import Witness, values
 from tests.pages.test_counting import make
@@ -107,7 +108,7 @@ async def forget(swarm: SimSwarm, new: set[bytes], cut: list[int]) -> None:
 
 
 def test_a_page_that_three_replicas_are_left_of_is_read_in_long_runs() -> None:
-    """Others in the place of the dead hold nothing yet, so every record of it is in dispute."""
+    """Others in the place of the dead hold nothing yet: what the three agree on is asked of nobody by name."""
     with SimSwarm(20, seed=3) as swarm:
         swarm.run_for(seconds=30)
         expected = numbers(0, 1200)
@@ -117,6 +118,27 @@ def test_a_page_that_three_replicas_are_left_of_is_read_in_long_runs() -> None:
         near = sorted(swarm.up, key=lambda index: distance(swarm.peers[index].left.identity.node_id, place))
         for index in [*near[:5], *near[-2:]]:
             swarm.kill(index)
-        began_s = swarm.now_s
-        assert swarm.run(values(swarm.peers[near[14]].get("k"))) == expected
-        assert swarm.now_s - began_s < 12, "page by page in 30 records each it took half a minute"
+        reader = swarm.peers[near[14]]
+        began_s, asked = swarm.now_s, reader.node.counters()["requests_sent"]
+        assert swarm.run(values(reader.get("k"))) == expected
+        assert swarm.now_s - began_s < 8, "page by page in 30 records each it took half a minute"
+        assert reader.node.counters()["requests_sent"] - asked < 100, "1,200 names of eight peers are 150 requests"
+        assert reader.node.counters()["records_mended"] == 0, "who has just come fetches its whole share by itself"
+
+
+def test_a_record_that_one_replica_made_up_is_not_told() -> None:
+    """The others hold less than it does, and that is known of them: nobody is asked by name."""
+    with SimSwarm(PEERS, seed=1) as swarm:
+        swarm.run_for(seconds=30)
+        swarm.run(Witness().put_many(swarm.peers[0], "k", numbers(0, 3)))
+        place = place_of_key(b"k")
+        store = swarm.peers[nearest(swarm, place)[0]].node.store
+
+        async def make_up() -> None:
+            standing = (await store.read(RangeQuery(place))).versions[0]
+            other = msgspec.structs.replace(standing, clock=standing.clock + 1, name=b"invented")
+            await store.commit([PutVersion(place, b"k", other)])
+
+        swarm.run(make_up())
+        for reader in (READER, nearest(swarm, place)[0]):
+            assert swarm.run(values(swarm.peers[reader].get("k"))) == numbers(0, 3)
