@@ -59,6 +59,10 @@ class Views:
         """The views of which these are no read quorum."""
         return [view for view, quorum in self._all.items() if len(view & heard) < quorum]
 
+    def lacking(self, heard: AbstractSet[bytes]) -> AbstractSet[bytes]:
+        """Who was not heard of these."""
+        return View().union(*self.unmet(heard)) - heard
+
     def naming(self, node_id: bytes) -> int:
         """In how many views is a peer?"""
         return sum(node_id in view for view in self._all)

@@ -7,6 +7,7 @@ of a search are `core.lookup`'s, its tasks are `search`'s.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Collection, Coroutine, Iterable
 from typing import Any, Protocol
 
@@ -16,7 +17,15 @@ from p2pkv.core.lookup import Lookup, Need, doubt_s
 from p2pkv.core.rtt import RttEstimator
 from p2pkv.errors import IncompleteError, P2pkvError, SilentError, UnreachableError
 from p2pkv.ids import ID_BYTES
-from p2pkv.limits import ALPHA_DEFAULT, CUT_OFF_PING_S, CUT_OFF_SAMPLE, K_DEFAULT, LOOKUPS_LINGERING_MAX, LOST_S
+from p2pkv.limits import (
+    ALPHA_DEFAULT,
+    CUT_OFF_PING_S,
+    CUT_OFF_SAMPLE,
+    K_DEFAULT,
+    LOOKUP_PATIENCE_MIN_S,
+    LOOKUPS_LINGERING_MAX,
+    LOST_S,
+)
 from p2pkv.outcomes import LookupTrace
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.environment import Environment
@@ -240,13 +249,28 @@ class Lookups:
         One that keeps an earlier question waiting for so long that it is in doubt is not waited for at all: what one
         lookup has found out the hard way, the others need not.
         """
+        usual_s = self._usual_s(contact)
+        return 0.0 if contact.outstanding and self._quiet_s(contact) > doubt_s(usual_s) else usual_s
+
+    def doubted_in_s(self, contact: Contact, most_s: float = math.inf) -> float:
+        """How much longer a contact has to be silent to be in doubt; infinite where nothing is asked of it.
+
+        `most_s`: it may be taken to be at most so far away.
+        """
+        if self.silences.is_silent(contact):
+            return 0.0
+        if not contact.outstanding:
+            return math.inf
+        usual_s = max(LOOKUP_PATIENCE_MIN_S, min(self._usual_s(contact), most_s))
+        return doubt_s(usual_s) - self._quiet_s(contact)
+
+    def _usual_s(self, contact: Contact) -> float:
         rtt: RttEstimator = contact.rtt
-        patience_s = rtt.patience_among_s(self._typical_rtt)
-        if contact.outstanding:
-            quiet_s = asyncio.get_running_loop().time() - contact.quiet_since_s
-            if quiet_s > doubt_s(patience_s):
-                return 0.0
-        return patience_s
+        return rtt.patience_among_s(self._typical_rtt)
+
+    @staticmethod
+    def _quiet_s(contact: Contact) -> float:
+        return asyncio.get_running_loop().time() - contact.quiet_since_s
 
     def quickest_s(self, contact: Contact) -> float:
         """The quickest answer that it ever gave, or else that anybody gave; infinite before the first."""
@@ -307,9 +331,10 @@ class Lookups:
     def _probe_silent(self) -> None:
         """Ask contacts that were silent, beside whatever is under way, whether they are back."""
         for contact in self.silences.due(asyncio.get_running_loop().time()):
-            self._probe(contact)
+            self.probe(contact)
 
-    def _probe(self, contact: Contact) -> None:
+    def probe(self, contact: Contact) -> None:
+        """Ask a contact, beside whatever is under way, whether it lives."""
         if contact.id not in self._probes and len(self._probes) < LOOKUPS_LINGERING_MAX:
             probe = asyncio.get_running_loop().create_task(self._ping(contact))
             probe.add_done_callback(lambda _: self._probes.pop(contact.id))

@@ -51,6 +51,12 @@ class Neighbourhood:
         """The contacts among the k nearest peers of a place, nearest first, this peer not counted."""
         return self._picture(place).contacts
 
+    def beyond(self, place: bytes) -> list[Contact]:
+        """The next contacts behind those of the replicas, nearest first."""
+        replicas = {contact.id for contact in self.nearest(place)}
+        nearest = self._router.nearest(place, 2 * self.k)
+        return [contact for contact in nearest if contact.id not in replicas and contact.kind != "stock"]
+
     def keeps(self, place: bytes) -> bool:
         """Is this peer itself one of the k nearest that it knows of?"""
         return self._picture(place).here

@@ -6,12 +6,12 @@ while others do, because a datagram was lost or it has died, others are asked in
 last. Answerers whose opinion of the replicas differs name them: then a read quorum of theirs must be heard as well
 (`core/views.py`), as writers of that opinion may have counted those. A page is left to its lookup where
 
-- too few of the replicas that anybody names can be asked, or answer,
-- versions wait in batches, which must be settled first,
-- no such quorum says the same, or others hold what it does not have.
+- too few of the replicas that anybody names can be asked, or answer, and the others are not in doubt yet,
+- versions wait in batches, which must be settled first.
 
-A split page needs no agreement: what is heard of it is united, whatever it is. Who says that it is none of the
-replicas, or knows too few peers to tell, is not heard at all.
+What makes a page open is told in `opening_page.py`. Who is in doubt, pings tell, which are answered at once by whoever
+lives, while runs of hundreds of pages take their time. A split page needs no agreement: what is heard of it is united,
+whatever it is. Who knows too few peers to tell whether it is a replica is not heard at all.
 
 Owns the choice of whom to ask, and when to ask more of them. Changes nothing.
 """
@@ -19,6 +19,7 @@ Owns the choice of whom to ask, and when to ask more of them. Changes nothing.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -27,7 +28,6 @@ from functools import partial
 import msgspec
 
 from p2pkv.core.pages import PageName
-from p2pkv.core.replication import read_quorum, within
 from p2pkv.core.views import Views
 from p2pkv.errors import RemoteError
 from p2pkv.ids import Place
@@ -35,21 +35,21 @@ from p2pkv.limits import (
     OPENING_DISTANCES,
     OPENING_FEW_PAGES,
     OPENING_MOST_S,
-    OPENING_ONE_S,
     OPENING_PATIENCE_S,
+    OPENING_PROBES_MAX,
     OPENING_QUIET_S,
     OPENING_SPARES,
     OPENING_TURN_S,
     OPENING_WORK_S,
 )
 from p2pkv.messages import FindRecords, FindRecordsReply
-from p2pkv.outcomes import Order
 from p2pkv.swarm.contact import Contact
 from p2pkv.swarm.lookup import Lookups
 from p2pkv.swarm.neighbourhood import Neighbourhood
+from p2pkv.swarm.opening_page import Page
 from p2pkv.swarm.replica import Replica
 from p2pkv.swarm.runs import Asked, Done, Runs
-from p2pkv.swarm.sources import LocalSource, Opening, Source, Sources, view_of
+from p2pkv.swarm.sources import LocalSource, Opening, Source, Sources
 from p2pkv.wire import NodeTuple
 
 Requests = Mapping[PageName, FindRecords]
@@ -82,24 +82,31 @@ class Openings:
     # --- what it needs to know and to ask ---
 
     def page(self, request: FindRecords) -> Page | None:
-        """A page that can be opened so; None where too few of its replicas are known, or take bulk transfer."""
+        """A page that can be opened so; None where too few of its replicas are known, or none can be asked."""
         place = Place(request.place)
         view, contacts = self._neighbourhood.view(place)
         here, k = self._neighbourhood.keeps(place), self._neighbourhood.k
         if len(contacts) + here < k:
             return None  # who counts as a replica in so small a swarm, only a lookup can tell
         able = [contact for contact in contacts if self._able(contact)]
-        if len(able) + here < read_quorum(k):
+        if len(able) + here == 0:
             return None
         own = [contact.id for contact in contacts] + [self._neighbourhood.node_id] * here
-        return Page(msgspec.structs.replace(request, view=view), Views(place, k, own), able, here)
+        silent = {contact.id for contact in contacts if self._lookups.silences.is_silent(contact)}
+        return Page(msgspec.structs.replace(request, view=view), Views(place, k, own), here, able, silent)
+
+    def beyond(self, page: Page) -> list[Contact]:
+        """The next contacts behind its replicas, nearest first, that can be asked."""
+        return [contact for contact in self._neighbourhood.beyond(page.request.place) if self._able(contact)]
 
     def _able(self, contact: Contact) -> bool:
         return contact.bulk and not self._lookups.silences.is_silent(contact)
 
-    def named(self, nodes: Iterable[NodeTuple]) -> list[Contact]:
-        """Those of the named that can be asked."""
-        return [contact for _, contact in self._lookups.contacts_of(nodes) if self._able(contact)]
+    def named(self, nodes: Iterable[NodeTuple]) -> tuple[list[Contact], set[bytes]]:
+        """Those of the named that can be asked, and the ids of those that are silent."""
+        contacts = self._lookups.contacts_of(nodes)
+        silent = {node.node_id for node in nodes} - {node_id for node_id, _ in contacts}
+        return [contact for _, contact in contacts if self._able(contact)], silent
 
     def keeps_waiting(self, contact: Contact) -> bool:
         return self._runs.keeps_waiting(contact)
@@ -107,16 +114,23 @@ class Openings:
     def doubt(self, contact: Contact) -> None:
         self._runs.doubt(contact)
 
+    def probe(self, contact: Contact) -> None:
+        self._lookups.probe(contact)
+
+    def doubted_in_s(self, contact: Contact, *, heard: bool) -> float:
+        """How much longer it has to be silent to be in doubt. `heard`: as below."""
+        return self._lookups.doubted_in_s(contact, self._away_s(contact) if heard else math.inf)
+
     def patience_s(self, contacts: Iterable[Contact], *, heard: bool) -> float:
         """How long to wait until the quickest of some contacts has answered.
 
         Where most others were `heard`, it can only be far away: what it took in busier moments counts no more.
         """
-        usual_s = [self._lookups.patience_s(contact) for contact in contacts]
-        if heard:
-            away_s = (OPENING_DISTANCES * self._lookups.quickest_s(contact) for contact in contacts)
-            usual_s = list(map(min, usual_s, away_s))
+        usual_s = (min(self._lookups.patience_s(c), self._away_s(c) if heard else math.inf) for c in contacts)
         return max(OPENING_PATIENCE_S, min(usual_s, default=0.0))
+
+    def _away_s(self, contact: Contact) -> float:
+        return OPENING_DISTANCES * self._lookups.quickest_s(contact)
 
     def begin(self, contact: Contact, request: FindRecords, done: Done) -> Asked:
         return self._runs.begin(contact, request, done)
@@ -133,88 +147,6 @@ class Openings:
                 page.heard[self._neighbourhood.node_id] = here, reply
                 page.waits = bool(reply.batches)
             pages = pages[len(replies) :]
-
-
-class Page:
-    """One page being opened."""
-
-    __slots__ = (
-        "asked",
-        "done",
-        "heard",
-        "here",
-        "opening",
-        "quorum",
-        "request",
-        "spares",
-        "views",
-        "waiting",
-        "waits",
-    )
-
-    def __init__(self, request: FindRecords, views: Views, spares: list[Contact], here: bool) -> None:
-        self.request = request
-        self.views = views
-        self.spares = spares  # those who are not asked yet
-        self.here = here
-        self.asked: set[bytes] = set()
-        self.heard: dict[bytes, tuple[Source, FindRecordsReply]] = {}
-        self.waiting: dict[Contact, Asked] = {}
-        self.opening: Opening | None = None
-        self.quorum = read_quorum(views.k)
-        self.waits = False  # do versions wait in batches?
-        self.done = False
-
-    def hear(self, contact: Contact, source: Source, reply: FindRecordsReply) -> bool:
-        """Take an answer. True where it shows another view of the replicas than those that were known.
-
-        Somebody who is none of the replicas, or knows too few peers to tell, is not heard, but that view counts.
-        """
-        view = view_of(contact.id, reply)
-        if view and len(view) != self.views.k:
-            return False
-        if reply.mine:
-            self.heard[contact.id] = source, reply
-            self.waits = self.waits or bool(reply.batches)
-        return bool(view) and self.views.add(view)
-
-    def judge(self) -> bool:
-        """Is it open, or can it not be opened so? False where more answers must be had, whatever they say."""
-        if self.waits:
-            self.done = True
-            return True
-        quorum = self.quorum
-        if len(self.heard) < quorum or self.views.unmet(self.heard.keys()):
-            return False
-        split = any(reply.split for _, reply in self.heard.values())
-        agreeing = list(self.heard) if split else self.views.cover(self._agreeing())
-        if agreeing:
-            sources, replies = zip(*(self.heard[node_id] for node_id in agreeing), strict=True)
-            self.opening = Opening(list(sources), list(replies), self.views.k, quorum, enough=list(sources))
-            self.done = True
-        return True
-
-    def _agreeing(self) -> list[bytes]:
-        """Those who say the same as most do, where nobody else has anything beside it."""
-        groups: dict[tuple[bytes, bool], list[bytes]] = {}
-        for node_id, (_, reply) in self.heard.items():
-            groups.setdefault((reply.digest, reply.more), []).append(node_id)
-        if len(groups) == 1:
-            return list(self.heard)
-        group = max(groups.values(), key=len)
-        agreed = self.heard[group[0]][1]
-        others = [reply for node_id, (_, reply) in self.heard.items() if node_id not in group]
-        return [] if any(self._beside(agreed, other) for other in others) else group
-
-    def _beside(self, agreed: FindRecordsReply, other: FindRecordsReply) -> bool:
-        """Does the other hold something, as far as the agreed run goes, that is not in it?"""
-        order: Order = "name" if self.request.by_name else "time"
-        end = agreed.end if agreed.more else None
-        known = set(agreed.versions)
-        return any(
-            version not in known and within(version, order, None, end, reverse=self.request.reverse)
-            for version in other.versions
-        )
 
 
 class _Together:
@@ -241,13 +173,15 @@ class _Together:
         try:
             for name, page in self._pages.items():
                 self._ask_enough(name, page, spares)
+                self._ask_beyond(name, page)
+            if len(self._loads) <= OPENING_PROBES_MAX:
+                self._probe(self._owing)
             while not await self._wait_while_answers_come():
                 if not self._ask_others():
-                    one_by_one_s = OPENING_ONE_S * len(self._left)
-                    await self._wait_while_answers_come(
-                        min(one_by_one_s, OPENING_QUIET_S) if self._most_heard else OPENING_QUIET_S
-                    )
+                    await self._wait_for_doubt()
                     break
+            for name in list(self._left):
+                self._conclude(name, self._pages[name])
         finally:
             for contact in self._owing:
                 self._openings.doubt(contact)
@@ -255,19 +189,11 @@ class _Together:
                 for asked in page.waiting.values():
                     asked.cancel()
 
-    async def _wait_while_answers_come(self, patience_s: float = 0.0) -> bool:
-        """Until all is over, or nobody has answered for so long, and as long as the first answer took; is it over?
-
-        While most owe their answers, so long as it takes to answer all that was asked, and as peers may have other work
-        in hand: if all are at it, none is dead.
-        """
+    async def _wait_while_answers_come(self) -> bool:
+        """Until all is over, or nobody has answered for so long as others are waited for; is it over?"""
         began_s = self._loop.time()
         while self._left:
-            quiet_s = self._loop.time() - max(self._heard_s, began_s)
-            heard = self._most_heard
-            busy_s = max(OPENING_MOST_S, OPENING_WORK_S * self._owing.total())
-            usual_s = self._first_s - self._began_s if heard else busy_s
-            left_s = max(patience_s, usual_s, self._openings.patience_s(self._owing, heard=heard)) - quiet_s
+            left_s = self._patience_s() - (self._loop.time() - max(self._heard_s, began_s))
             if left_s < OPENING_TURN_S:
                 return False
             self._stirred.clear()
@@ -276,23 +202,78 @@ class _Together:
                     await self._stirred.wait()
         return True
 
+    def _patience_s(self) -> float:
+        """How long to wait for those who owe answers: as long as the first one took, and as they usually take.
+
+        While most owe theirs, so long as it takes to answer all that was asked, and as peers may have other work in
+        hand: if all are at it, none is dead. What is more than a quorum is hardly waited for.
+        """
+        heard = self._most_heard
+        if heard and not any(self._pages[name].needed() for name in self._left):
+            return OPENING_PATIENCE_S
+        busy_s = max(OPENING_MOST_S, OPENING_WORK_S * self._owing.total())
+        usual_s = self._first_s - self._began_s if heard else busy_s
+        return max(usual_s, self._openings.patience_s(self._owing, heard=heard))
+
     @property
     def _most_heard(self) -> bool:
         """Have more than half of those who were asked answered all?"""
         return 2 * len(self._owing) < len(self._loads)
 
+    async def _wait_for_doubt(self) -> None:
+        """Until all who owe answers that pages cannot be opened without have given them, or are in doubt."""
+        until_s = self._loop.time() + OPENING_QUIET_S
+        while self._left:
+            needed = {contact for name in self._left for contact in self._pages[name].needed()}
+            doubted_in_s = max(map(self._doubted_in_s, needed), default=0.0)
+            left_s = min(doubted_in_s, until_s - self._loop.time())
+            if left_s <= 0:
+                return
+            self._stirred.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._stirred.wait()
+
+    def _conclude(self, name: PageName, page: Page) -> None:
+        page.conclude(lambda contact: self._doubted_in_s(contact) <= 0)
+        page.done = True
+        self._left.discard(name)
+
+    def _doubted_in_s(self, contact: Contact) -> float:
+        return self._openings.doubted_in_s(contact, heard=self._most_heard)
+
+    def _probe(self, contacts: Iterable[Contact]) -> None:
+        for contact in contacts:
+            self._openings.probe(contact)
+
     def _ask_others(self) -> bool:
-        """Ask others in the place of all who are late; is there anybody?"""
+        """Ask others in the place of all who are late, and those beyond where too few are left; is there anybody?"""
         self._late.update(self._owing)
+        self._probe(self._owing)
         left = [(name, page) for name, page in self._pages.items() if name in self._left]
-        return sum(self._ask_enough(name, page, 0) for name, page in left) > 0
+        asked = sum(self._ask_enough(name, page, 0) for name, page in left)
+        if self._most_heard:  # else those who are late are rather busy than dead
+            asked += sum(self._ask_beyond(name, page) for name, page in left)
+        return asked > 0
+
+    def _ask_beyond(self, name: PageName, page: Page) -> int:
+        """Ask those who may stand in for replicas, where too few of these are left that seem to live; how many?"""
+        if not page.views.unmet(self._counted(page)):
+            return 0
+        known = {*page.asked, *(contact.id for contact in page.spares)}
+        chosen = [contact for contact in self._openings.beyond(page) if contact.id not in known]
+        self._probe(chosen)
+        page.spares += chosen
+        for contact in chosen:
+            self._ask(name, page, contact)
+        return len(chosen)
 
     def _ask_enough(self, name: PageName, page: Page, more: int) -> int:
         """As many as there must be for a quorum of every view, and some more; how many were asked?
 
         Those first who answer quickly, whom most views name, and who have least to do.
         """
-        counted = {*page.heard, *(contact.id for contact in page.waiting if contact not in self._late)}
+        counted = self._counted(page)
         order = self._in_order(page)
         if page.views.agree:
             chosen = order[: max(0, page.quorum - len(counted)) + more]
@@ -312,6 +293,10 @@ class _Together:
             self._ask(name, page, contact)
             asked += 1
         return asked
+
+    def _counted(self, page: Page) -> set[bytes]:
+        """Those who have answered, and those who will unless they have died just now; ids."""
+        return {*page.heard, *(contact.id for contact in page.waiting if not self._waits(contact))}
 
     def _in_order(self, page: Page) -> list[Contact]:
         loads, views = self._loads, page.views
@@ -355,7 +340,9 @@ class _Together:
         widened = page.hear(contact, self._openings.remote(contact), reply)
         if widened:
             known = {*page.asked, *(other.id for other in page.spares)}
-            page.spares += [other for other in self._openings.named(reply.nodes) if other.id not in known]
+            named, silent = self._openings.named(reply.nodes)
+            page.spares += [other for other in named if other.id not in known]
+            page.silent |= silent
         if page.judge():
             if not page.done:  # they disagree
                 self._ask_enough(name, page, len(page.spares))
@@ -366,7 +353,8 @@ class _Together:
         """A page is over when it is open, or when all have spoken; those that were not asked yet are asked first."""
         if not page.done and not page.waiting:
             self._ask_enough(name, page, len(page.spares))
-            page.done = not page.waiting
+            if not page.waiting:
+                self._conclude(name, page)
         if page.done:
             self._left.discard(name)
             if not self._left:

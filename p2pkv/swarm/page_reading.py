@@ -288,7 +288,7 @@ class PageReading:
         opening, self._offered = self._offered, None
         if opening is None:
             opening = await self._sources.open(self._query.key, request)
-        unsure = self._is_doubtful(opening) or not agreed(opening)
+        unsure = self._is_doubtful(opening) or not (opening.everybody or agreed(opening))
         if len(opening.sources) < opening.quorum or (unsure and not opening.split):  # what a split one holds is united
             opening = await self._sources.open_all(self._query.key, request, opening)
         require_quorum(opening, self._page)
@@ -316,6 +316,8 @@ class PageReading:
 
     def _is_doubtful(self, opening: Opening) -> bool:
         """Is it odd that nobody has anything?"""
+        if opening.everybody:
+            return False
         return _empty(opening) and (not self._page or (self.after is None and not self._query.prefix))
 
     async def _settle(self, identities: Sequence[Identity]) -> list[Version]:

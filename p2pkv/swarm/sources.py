@@ -106,6 +106,7 @@ class Opening:
     failures: list[str] = field(default_factory=list)
     strangers: int = 0  # peers that answered and are none of the replicas
     enough: list[Source] = field(default_factory=list)  # where views differ: all of these make a quorum of each
+    everybody: bool = False  # all who can be had were asked, of one mind or not
     apart: bool = False  # some view has no quorum here, and others of it may answer
 
     @property

@@ -56,7 +56,7 @@ def test_a_read_of_many_pages_takes_few_messages_and_its_first_value_is_there_so
         called, sent = peer.node.bulk.service.counters["called"], peer.node.counters()["requests_sent"]
         assert swarm.run(first_value_s(peer.get("k"))) < 0.75, "a few round trips of 100 ms at most"
         assert peer.node.bulk.service.counters["called"] - called < 6 * len(swarm.peers)
-        assert peer.node.counters()["requests_sent"] - sent < 2 * len(swarm.peers)
+        assert peer.node.counters()["requests_sent"] - sent < 3 * len(swarm.peers), "a ping each among them"
 
 
 @pytest.mark.parametrize("seed", [2])

@@ -47,6 +47,20 @@ def test_pages_are_opened_together_whoever_knows_of_the_dead(since_s: float) -> 
         assert swarm.run(values(reader.get("k"))) == numbers(0, RECORDS)
 
 
+def test_pages_that_three_replicas_are_left_of_are_opened_with_all_others() -> None:
+    with SimSwarm(PEERS, seed=1) as swarm:
+        make(swarm, RECORDS)
+        reader = swarm.peers[READER]
+        assert swarm.run(values(reader.get("k"))) == numbers(0, RECORDS)
+        near = [index for index in nearest(swarm, place_of_page(b"k", b"00")) if index not in (0, READER)]
+        for index in [*near[:5], *near[-2:]]:
+            swarm.kill(index)
+        asked = reader.node.counters()["requests_sent"]
+        assert swarm.run(first_value_s(reader.get("k"))) < 1.2, "three round trips of 100 ms, and one doubt"
+        assert reader.node.counters()["requests_sent"] - asked < 1000, "lookups of those pages take four times as many"
+        assert swarm.run(values(reader.get("k"))) == numbers(0, RECORDS)
+
+
 # --- those whom some take for dead ---
 
 
