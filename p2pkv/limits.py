@@ -166,7 +166,6 @@ OPENING_DISTANCES = 2.0  # times a contact's quickest answer: so long it is wait
 OPENING_WORK_S = 0.00025  # that peers of one machine may take for each answer owed, before any of them has come
 OPENING_MOST_S = 0.1  # without a word from most of those who were asked: they are rather busy than dead
 OPENING_TURN_S = 0.001  # less than this is not waited for
-OPENING_QUIET_S = 0.5  # so long whoever owes an answer is waited for: then the pages left are opened one by one
 OPENING_PROBES_MAX = 64  # peers that are asked for runs and pinged beside that: so few, it costs nothing
 SILENT_REPLICAS_RETRIES_MAX = 3  # of a read of a page where none of its replicas answers, but others do
 SILENT_REPLICAS_RETRY_S = 0.5  # before the first of them, doubled: contacts that were silent are probed meanwhile

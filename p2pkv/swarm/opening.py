@@ -32,12 +32,12 @@ from p2pkv.core.views import Views
 from p2pkv.errors import RemoteError
 from p2pkv.ids import Place
 from p2pkv.limits import (
+    BEYOND_QUORUM_S,
     OPENING_DISTANCES,
     OPENING_FEW_PAGES,
     OPENING_MOST_S,
     OPENING_PATIENCE_S,
     OPENING_PROBES_MAX,
-    OPENING_QUIET_S,
     OPENING_SPARES,
     OPENING_TURN_S,
     OPENING_WORK_S,
@@ -74,7 +74,7 @@ class Openings:
         Raises UnreachableError and IncompleteError where this peer is cut off.
         """
         await self._lookups.ready()
-        together = _Together(self, requests)
+        together = Together(self, requests)
         await together.run()
         self._lookups.require_swarm()  # again: the silence of most may have shown just now
         return together.found()
@@ -149,7 +149,7 @@ class Openings:
             pages = pages[len(replies) :]
 
 
-class _Together:
+class Together:
     """One opening of many pages."""
 
     def __init__(self, openings: Openings, requests: Requests) -> None:
@@ -190,49 +190,45 @@ class _Together:
                     asked.cancel()
 
     async def _wait_while_answers_come(self) -> bool:
-        """Until all is over, or nobody has answered for so long as others are waited for; is it over?"""
+        """Until all is over, or nobody has answered for so long, and as long as the first answer took; is it over?
+
+        While most owe their answers, so long as it takes to answer all that was asked, and as peers may have other work
+        in hand: if all are at it, none is dead.
+        """
         began_s = self._loop.time()
         while self._left:
-            left_s = self._patience_s() - (self._loop.time() - max(self._heard_s, began_s))
+            quiet_s = self._loop.time() - max(self._heard_s, began_s)
+            heard = self._most_heard
+            busy_s = max(OPENING_MOST_S, OPENING_WORK_S * self._owing.total())
+            usual_s = self._first_s - self._began_s if heard else busy_s
+            left_s = max(usual_s, self._openings.patience_s(self._owing, heard=heard)) - quiet_s
             if left_s < OPENING_TURN_S:
                 return False
-            self._stirred.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left_s):
-                    await self._stirred.wait()
+            await self._wait(left_s)
         return True
 
-    def _patience_s(self) -> float:
-        """How long to wait for those who owe answers: as long as the first one took, and as they usually take.
+    async def _wait_for_doubt(self) -> None:
+        """Until all who owe answers about pages that are left have given them, or are in doubt: those too who are more
+        than a quorum, as the others may have just come to a page that these have kept."""
+        until_s = self._loop.time() + BEYOND_QUORUM_S
+        while self._left:
+            owing = {contact for name in self._left for contact in self._pages[name].waiting}
+            left_s = min(max(map(self._doubted_in_s, owing), default=0.0), until_s - self._loop.time())
+            if left_s <= 0:
+                return
+            await self._wait(left_s)
 
-        While most owe theirs, so long as it takes to answer all that was asked, and as peers may have other work in
-        hand: if all are at it, none is dead. What is more than a quorum is hardly waited for.
-        """
-        heard = self._most_heard
-        if heard and not any(self._pages[name].needed() for name in self._left):
-            return OPENING_PATIENCE_S
-        busy_s = max(OPENING_MOST_S, OPENING_WORK_S * self._owing.total())
-        usual_s = self._first_s - self._began_s if heard else busy_s
-        return max(usual_s, self._openings.patience_s(self._owing, heard=heard))
+    async def _wait(self, seconds: float) -> None:
+        """Until somebody has answered all, or no page is left, or for so long."""
+        self._stirred.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stirred.wait()
 
     @property
     def _most_heard(self) -> bool:
         """Have more than half of those who were asked answered all?"""
         return 2 * len(self._owing) < len(self._loads)
-
-    async def _wait_for_doubt(self) -> None:
-        """Until all who owe answers that pages cannot be opened without have given them, or are in doubt."""
-        until_s = self._loop.time() + OPENING_QUIET_S
-        while self._left:
-            needed = {contact for name in self._left for contact in self._pages[name].needed()}
-            doubted_in_s = max(map(self._doubted_in_s, needed), default=0.0)
-            left_s = min(doubted_in_s, until_s - self._loop.time())
-            if left_s <= 0:
-                return
-            self._stirred.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left_s):
-                    await self._stirred.wait()
 
     def _conclude(self, name: PageName, page: Page) -> None:
         page.conclude(lambda contact: self._doubted_in_s(contact) <= 0)

@@ -98,11 +98,6 @@ class Page:
         begins = request.after is None and not request.prefix
         return begins and all(not reply.versions and reply.end is None for _, reply in self.heard.values())
 
-    def needed(self) -> list[Contact]:
-        """Those who owe answers that it cannot be opened without, unless they are in doubt."""
-        lacking = self.views.lacking(self.heard.keys())
-        return [contact for contact in self.waiting if contact.id in lacking]
-
     def conclude(self, in_doubt: Callable[[Contact], bool]) -> None:
         """Nobody else is waited for: open it with what was said, if that is enough.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import asyncio
+import math
+from collections.abc import Collection, Iterable, Sequence
 from typing import cast
 
 import pytest
@@ -11,10 +13,13 @@ from p2pkv.core.records import Version
 from p2pkv.core.replication import digest_of
 from p2pkv.core.views import Views
 from p2pkv.ids import Place
+from p2pkv.limits import BEYOND_QUORUM_S
 from p2pkv.messages import FindRecords, FindRecordsReply
+from p2pkv.simulation.loop import VirtualLoop
 from p2pkv.swarm.contact import Contact
+from p2pkv.swarm.opening import Openings, Together
 from p2pkv.swarm.opening_page import Page
-from p2pkv.swarm.runs import Asked
+from p2pkv.swarm.runs import Asked, Done
 from p2pkv.swarm.sources import Source
 from p2pkv.wire import NodeTuple
 from tests.core.test_records import version
@@ -22,16 +27,37 @@ from tests.core.test_records import version
 K = 8
 CONTACTS = [Contact(bytes(19) + bytes([number]), "127.0.0.1", 1000 + number) for number in range(1, 17)]
 REPLICAS, BEYOND = CONTACTS[:K], CONTACTS[K:]
+OTHERS = [Contact(bytes(19) + bytes([128 + number]), "127.0.0.1", 1128 + number) for number in range(K)]
+PLACE, OTHER_PLACE = Place(bytes(20)), Place(bytes(19) + b"\xff")
 HELD, NOTHING = [version()], list[Version]()
+
+
+def reply_of(
+    contact: Contact,
+    held: Sequence[Version],
+    *,
+    mine: bool | None = None,
+    nodes: Sequence[NodeTuple] = (),
+    batches: Sequence[bytes] = (),
+) -> FindRecordsReply:
+    return FindRecordsReply(
+        list(held),
+        more=False,
+        digest=digest_of(held),
+        live=len(held),
+        nodes=list(nodes),
+        mine=contact not in BEYOND if mine is None else mine,
+        batches=list(batches),
+    )
 
 
 class World:
     """A page, and who says what of it."""
 
     def __init__(self, silent: Collection[Contact] = ()) -> None:
-        views = Views(bytes(20), K, [contact.id for contact in REPLICAS])
+        views = Views(PLACE, K, [contact.id for contact in REPLICAS])
         spares = [contact for contact in REPLICAS if contact not in silent]
-        self.page = Page(FindRecords(Place(bytes(20))), views, False, spares, {contact.id for contact in silent})
+        self.page = Page(FindRecords(PLACE), views, False, spares, {contact.id for contact in silent})
         self.doubted: set[Contact] = set()
 
     def ask(self, *contacts: Contact) -> None:
@@ -48,15 +74,7 @@ class World:
     ) -> None:
         for contact in contacts:
             self.page.waiting.pop(contact, None)
-            reply = FindRecordsReply(
-                list(held),
-                more=False,
-                digest=digest_of(held),
-                live=len(held),
-                nodes=list(nodes),
-                mine=contact in REPLICAS if mine is None else mine,
-                batches=list(batches),
-            )
+            reply = reply_of(contact, held, mine=mine, nodes=nodes, batches=batches)
             self.page.hear(contact, cast(Source, contact), reply)
             self.page.judge()
 
@@ -158,3 +176,90 @@ def test_a_quorum_of_another_view_must_be_heard_too() -> None:
     world.ask(*theirs)
     world.hear(*BEYOND[:3], mine=True)
     assert world.page.opening is not None
+
+
+# --- how long others are waited for ---
+
+QUICK_S, DOUBT_S = 0.001, 0.08
+
+
+class Known(Openings):
+    """Openings of a page whose replicas take their time, and of another one, whose are quick."""
+
+    def __init__(self, takes_s: dict[Contact, float], newcomers: Collection[Contact]) -> None:
+        self._pages = {PLACE: World().page, OTHER_PLACE: self._other()}
+        self._takes_s, self._newcomers = takes_s, newcomers
+        self._began_s = asyncio.get_running_loop().time()
+
+    async def all(self) -> tuple[Collection[Contact], float]:
+        """Who is heard of the page, and after how long."""
+        together = Together(self, {bytes([n]): page.request for n, page in enumerate(self._pages.values())})
+        await together.run()
+        opening = together.found().get(bytes([0]))
+        heard = cast(list[Contact], opening.sources) if opening else []
+        return set(heard), asyncio.get_running_loop().time() - self._began_s
+
+    def page(self, request: FindRecords) -> Page:
+        return self._pages[Place(request.place)]
+
+    def _other(self) -> Page:
+        views = Views(OTHER_PLACE, K, [contact.id for contact in OTHERS])
+        return Page(FindRecords(OTHER_PLACE), views, False, list(OTHERS), set())
+
+    async def own(self, pages: list[Page]) -> None: ...
+    def doubt(self, contact: Contact) -> None: ...
+    def probe(self, contact: Contact) -> None: ...
+
+    def keeps_waiting(self, contact: Contact) -> bool:
+        return False
+
+    def beyond(self, page: Page) -> list[Contact]:
+        return BEYOND
+
+    def remote(self, contact: Contact) -> Source:
+        return cast(Source, contact)
+
+    def patience_s(self, contacts: Iterable[Contact], *, heard: bool) -> float:
+        return 0.02
+
+    def doubted_in_s(self, contact: Contact, *, heard: bool) -> float:
+        alive = self._takes_s.get(contact, QUICK_S) < math.inf
+        return math.inf if alive else DOUBT_S - (asyncio.get_running_loop().time() - self._began_s)
+
+    def begin(self, contact: Contact, request: FindRecords, done: Done) -> Asked:
+        asked, seconds = Asked(request, done), self._takes_s.get(contact, QUICK_S)
+        if seconds < math.inf:
+            held = NOTHING if contact in self._newcomers or contact in BEYOND else HELD
+            asyncio.get_running_loop().call_later(seconds, asked.settle, reply_of(contact, held))
+        return asked
+
+
+def opened(takes_s: dict[Contact, float], newcomers: Collection[Contact]) -> tuple[Collection[Contact], float]:
+    async def run() -> tuple[Collection[Contact], float]:
+        return await Known(takes_s, newcomers).all()
+
+    loop = VirtualLoop()
+    try:
+        return loop.run_until_complete(run())
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("slow_s", [0.05, 0.3])
+def test_those_who_kept_a_page_are_waited_for_though_newcomers_answer_sooner(slow_s: float) -> None:
+    """A quorum of those who have nothing, or a quorum that differs, would lack what only slower ones have."""
+    for old in (REPLICAS[:3], REPLICAS[5:]):
+        newcomers = [contact for contact in REPLICAS if contact not in old]
+        heard, after_s = opened(dict.fromkeys(old, slow_s), newcomers)
+        assert heard == {*REPLICAS} and after_s < slow_s + 0.1
+
+
+def test_the_dead_are_waited_for_until_they_are_in_doubt() -> None:
+    heard, after_s = opened(dict.fromkeys(REPLICAS[3:], math.inf), [])
+    assert heard == {*REPLICAS[:3], *BEYOND[:5]}
+    assert DOUBT_S <= after_s < 2 * DOUBT_S
+
+
+def test_those_beyond_a_quorum_are_not_waited_for_for_ever() -> None:
+    heard, after_s = opened({REPLICAS[7]: 3600}, REPLICAS[:4])
+    assert heard == {*REPLICAS[:7]} and after_s < 2 * BEYOND_QUORUM_S
