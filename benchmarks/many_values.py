@@ -44,7 +44,7 @@ class Run:
         result: Answer = {"write": await self._write()}
         _say(json.dumps(result))
         if not self._options.late:
-            result |= self._impair()
+            result |= await self._impair()
         _say("read at once")
         result["read at once"] = await self._read()
         _say("wait until nothing moves")
@@ -64,10 +64,15 @@ class Run:
         _say(json.dumps(result))  # whatever becomes of the rival
         return result
 
-    def _impair(self) -> Answer:
+    async def _impair(self) -> Answer:
         if self._options.loss and not self._options.loss_for_puts:
             network.drop_datagrams(self._options.loss)
-        return {"killed": self._swarm.kill_a_third()} if self._options.kill_third else {}
+        return await self._kill(self._writer) if self._options.kill_third else {}
+
+    async def _kill(self, client: Worker) -> Answer:
+        """`client`: one that knows the key's pages."""
+        places = (await client.ask("pages", key=KEY))["places"]
+        return {"killed": self._swarm.kill_a_third(), "fewest_replicas_left": self._swarm.fewest_left(places)}
 
     async def _late(self) -> Answer:
         """Read once more under loss, and once more without it when a third of the peers are dead."""
@@ -78,8 +83,8 @@ class Run:
             result["read under loss"] = await self._read()
             network.carry_all()
         if self._options.kill_third:
-            result["killed"] = self._swarm.kill_a_third()
-            _say(f"read with {result['killed']} peers killed")
+            result |= await self._kill(self._reader)
+            _say(f"read with {result['killed']} peers killed, {result['fewest_replicas_left']} replicas left of a page")
             result["read with a third killed"] = await self._read()
         return result
 

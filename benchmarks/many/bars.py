@@ -42,7 +42,8 @@ def bars(result: dict[str, Any]) -> Iterator[Bar]:
 def render(result: dict[str, Any]) -> str:
     settings = result["settings"]
     faults = [f"{settings['loss']} % loss"] if settings["loss"] else []
-    faults += [f"{result['killed']} peers killed"] if settings["kill_third"] else []
+    if settings["kill_third"]:
+        faults.append(f"{result['killed']} peers killed (of some page {result['fewest_replicas_left']} replicas left)")
     faults = [", then ".join(faults) + " at the end"] if settings["late"] else faults
     what = ", ".join([f"{settings['records']:,} records of 32 bytes", f"{settings['peers']} peers", *faults])
     heads = [f"p2pkv, {settings['store']}: {what}", "bar", "measured", ""]

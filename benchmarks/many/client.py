@@ -16,6 +16,7 @@ from benchmarks.many.processes import Answer, peak_mb, run, serve
 from benchmarks.many.updates import Updates
 from benchmarks.many.values import Tally, value_of
 from benchmarks.measures import median, percentile
+from p2pkv.core.pages import place_of_page
 from p2pkv.errors import P2pkvError
 from p2pkv.peer import Peer
 from p2pkv.swarm.environment import Environment
@@ -126,6 +127,11 @@ class Client:
             "bytes": line.sent_bytes - sent + line.received_bytes - received,
         }
 
+    async def pages(self, key: str) -> Answer:
+        """Where the key's pages lie, as far as this client has read."""
+        leaves = self._peer.node.writer.tree(key.encode()).leaves()
+        return {"places": [place_of_page(key.encode(), page).hex() for page in leaves]}
+
     def _requests(self) -> int:
         return self._peer.node.counters().get("requests_sent", 0)
 
@@ -139,7 +145,7 @@ async def client(delay_s: float, addresses: list[str]) -> None:
     async with Peer(listen=["127.0.0.1:0"], bootstrap=addresses, ephemeral=True, env=env) as peer:
         await peer.wait_connected()
         orders = Client(peer, line)
-        names = ("put_many", "put_in_turn", "read", "count", "memory")
+        names = ("put_many", "put_in_turn", "read", "count", "pages", "memory")
         table: dict[str, Any] = {name: getattr(orders, name) for name in names}
         updates = Updates(peer)
         table |= {name: getattr(updates, name) for name in ("put_steadily", "watch", "watched")}

@@ -43,7 +43,10 @@ async def host(count: int, store: StoreKind, folder: Path, bootstrap: list[str])
             held = [sum([live async for name, live in peer.keys(key) if name == key.encode()]) for peer in peers]
             return {"held": held, "mb": peak_mb()}
 
-        await serve(peers[0].address, {"activity": activity, "holds": holds})
+        async def ids() -> Answer:
+            return {"ids": [peer.node.identity.node_id.hex() for peer in peers]}
+
+        await serve(peers[0].address, {"activity": activity, "holds": holds, "ids": ids})
 
 
 def main() -> None:

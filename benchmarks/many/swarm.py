@@ -14,6 +14,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from benchmarks.many.processes import START_S_MAX, Answer, Worker, worker
+from p2pkv.ids import NodeID, Place, distance
+from p2pkv.limits import K_DEFAULT
 
 QUIET_WINDOW_S = 2.0
 QUIET_WINDOWS = 3  # one after the other, in which nothing was brought anywhere
@@ -34,6 +36,7 @@ class Hosts:
     def __init__(self, workers: Sequence[Worker], shares: Sequence[int], addresses: Sequence[Any]) -> None:
         self._workers = dict(zip(workers, shares, strict=True))
         self.addresses = list(addresses)
+        self._ids: dict[Worker, list[NodeID]] = {}
 
     @property
     def peers(self) -> int:
@@ -48,6 +51,21 @@ class Hosts:
                 del self._workers[victim]
                 assert share
         return alive - self.peers
+
+    async def learn_ids(self) -> None:
+        """Who lives in which process, for `fewest_left`."""
+        ids = [[NodeID(bytes.fromhex(node_id)) for node_id in answer["ids"]] for answer in await self.ask("ids")]
+        self._ids = dict(zip(self._workers, ids, strict=True))
+
+    def fewest_left(self, places: Sequence[str]) -> int:
+        """Of the page that lost most of its replicas: how many of them live."""
+        every = [node_id for ids in self._ids.values() for node_id in ids]
+        live = {node_id for worker in self._workers for node_id in self._ids[worker]}
+        nearest = (
+            sorted(every, key=lambda node_id: distance(node_id, place))[:K_DEFAULT]
+            for place in map(Place, map(bytes.fromhex, places))
+        )
+        return min(sum(node_id in live for node_id in replicas) for replicas in nearest)
 
     async def ask(self, order: str, **arguments: Any) -> list[Answer]:
         return await asyncio.gather(*(worker.ask(order, **arguments) for worker in self._workers))
@@ -90,4 +108,5 @@ async def hosts(peers: int, count: int, store: str) -> AsyncIterator[Hosts]:
             addresses.append(await asyncio.wait_for(workers[-1].hear(), START_S_MAX))
         swarm = Hosts(workers, shares, addresses)
         await swarm.quiet(SETTLE_S_MAX)
+        await swarm.learn_ids()
         yield swarm

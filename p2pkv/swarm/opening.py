@@ -216,7 +216,7 @@ class Together:
             left_s = min(max(map(self._doubted_in_s, owing), default=0.0), until_s - self._loop.time())
             if left_s <= 0:
                 return
-            await self._wait(left_s)
+            await self._wait(max(left_s, OPENING_TURN_S))  # time that rounds to nothing does not pass
 
     async def _wait(self, seconds: float) -> None:
         """Until somebody has answered all, or no page is left, or for so long."""
