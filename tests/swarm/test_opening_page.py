@@ -180,7 +180,7 @@ def test_a_quorum_of_another_view_must_be_heard_too() -> None:
 
 # --- how long others are waited for ---
 
-QUICK_S, DOUBT_S = 0.001, 0.08
+QUICK_S, DOUBT_S = 0.001, 0.2
 
 
 class Known(Openings):
