@@ -13,7 +13,7 @@ Owns no bytes of the wire and no rule of merging: those are `messages` and `core
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -218,17 +218,10 @@ class PageReading:
             return await self._merged(self._of_partial(), _runs(replies), until)
         opening = self._opening = await self._open(request)
         merged = self._same(opening.replies)
-        self._wholes = {} if merged else self._shown_whole(opening, request)
-        runs = [
-            run for source, run in zip(opening.sources, runs_of(opening), strict=True) if source not in self._wholes
-        ]
+        heard = dict(zip(opening.sources, runs_of(opening), strict=True))
+        self._wholes = {} if merged else _shown_whole(heard, request)
+        runs = [heard[source] for source in self._of_partial()]
         return await self._merged(self._of_partial(), runs, until, merged)
-
-    def _shown_whole(self, opening: Opening, request: messages.FindRecords) -> dict[Source, Run]:
-        if request.after is not None or request.until is not None or request.prefix:
-            return {}
-        runs = zip(opening.sources, runs_of(opening), strict=True)
-        return {source: Run(run.versions, more=False, whole=True) for source, run in runs if not run.more}
 
     def _of_partial(self) -> list[Source]:
         """The sources that did not show their whole page."""
@@ -378,6 +371,13 @@ def runs_of(opening: Opening) -> list[Run]:
 
 def _runs(replies: Iterable[Reply]) -> list[Run]:
     return [Run(reply.versions, reply.more) for reply in replies if isinstance(reply, messages.FindRecordsReply)]
+
+
+def _shown_whole(heard: Mapping[Source, Run], request: messages.FindRecords) -> dict[Source, Run]:
+    """The runs that are all that their sources have of the page."""
+    if request.after is not None or request.until is not None or request.prefix:
+        return {}
+    return {source: Run(run.versions, more=False, whole=True) for source, run in heard.items() if not run.more}
 
 
 def agreed(opening: Opening) -> bool:
