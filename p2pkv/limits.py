@@ -265,6 +265,7 @@ PUT_AHEAD_TURN_S = 0.02  # so long they are read before the event loop gets its 
 MOVES_AT_ONCE_MAX = 4  # split pages that a replica empties at the same time
 MOVES_WAITING_MAX = 4096  # further ones; those beyond are found again when somebody reads them, or at the next start
 MOVE_RECORDS_MAX = 1000  # of a split page, moved on at a time
+MOVE_FIRST_S = 2.0  # a page that is split is left as it is: who filled it writes on, or reads what was put
 MOVE_TURN_S = 1.0  # the replicas of a split page begin one after the other, the nearest first
 MOVE_PATIENCE_S = 10.0  # so long one whose turn comes later sees nothing arrive before it carries records itself
 MOVE_GIVES_WAY_S = 3.0  # nothing is moved so long after somebody read records on their way here

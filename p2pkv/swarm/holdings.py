@@ -6,8 +6,9 @@ those who carry it out (`on_full`, `on_split`, `on_read`). Sends nothing.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from p2pkv.core.records import SPLIT_NAME
@@ -57,6 +58,16 @@ class Holdings:
             return await self._look(place)
         self._known.move_to_end(place)
         return holding
+
+    def known(self, place: Place) -> Holding | None:
+        """The state of a page, where it is in memory."""
+        return self._known.get(place)
+
+    async def look(self, places: Iterable[Place]) -> None:
+        """Bring the states of pages into memory, those that are not there all at once: one by one they take long."""
+        unknown = {place for place in places if place not in self._known}
+        if len(unknown) > 1:
+            await asyncio.gather(*map(self._look, unknown))
 
     async def _look(self, place: Place) -> Holding:
         # One question that brings a small page into the store's cache; the marker is first in the order of time.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Collection, Iterator
 from operator import itemgetter
 from typing import Any
 
@@ -107,6 +107,8 @@ class KeyReading:
         self._streams: dict[PageName, Stream] = {}
         self._slots = asyncio.Semaphore(PAGES_ASKED_AT_ONCE_MAX)  # of pages that are opened one by one
         self._opening: set[asyncio.Task[list[Opened]]] = set()
+        self._told: list[Opened] = []  # pages that proved to be split, of openings that go on
+        self._stirred = asyncio.get_running_loop().create_future()  # there are some
         self._leftovers = Leftovers(query.order, reverse=query.reverse)
         self._frontier: Key | None = None  # up to which all streams had come when something was given out last
 
@@ -171,8 +173,8 @@ class KeyReading:
         in_the_way = [stream for stream in streams if stream.covered is None]
         if in_the_way:
             streams = in_the_way  # nothing can be given out before: what lies further must not hold them up
-        slots = PAGES_READ_AT_ONCE_MAX - sum(stream.busy for stream in streams)
-        if slots <= 0:
+        slots = max(0, PAGES_READ_AT_ONCE_MAX - sum(stream.busy for stream in streams))
+        if not slots and not self._opening:
             return
         span = max(READ_RUN_RECORDS_MIN, min(READ_RUN_RECORDS_MAX, READ_BUFFERED_RECORDS_MAX // (len(streams) or 1)))
         span = min(span, self._limit)
@@ -180,7 +182,8 @@ class KeyReading:
         if len(waiting) > slots:
             waiting.sort(key=self._urgency, reverse=self._query.reverse)
         if self._tree.noticed:
-            fresh = [stream for stream in waiting if stream.reading.fresh][:OPENED_TOGETHER_MAX]
+            room = OPENED_TOGETHER_MAX - sum(stream.opening for stream in streams)
+            fresh = [stream for stream in waiting if stream.reading.fresh][: max(0, room)]
             if fresh:
                 self._open_together(fresh)
             waiting = [stream for stream in waiting if not stream.busy and not stream.reading.fresh]
@@ -190,21 +193,31 @@ class KeyReading:
 
     def _open_together(self, streams: list[Stream]) -> None:
         """Open pages of a key that has many: all at once, as far as that can be."""
-        asked = [(stream, self._first(stream)) for stream in streams]
+        asked = {stream.page: (stream, self._first(stream)) for stream in streams}
+        filling = {stream.page for stream in streams if any(above.open for above in self._split_above(stream))}
         for stream in streams:
             stream.opening = True
-        self._opening.add(asyncio.create_task(self._opened(asked)))
+        self._opening.add(asyncio.create_task(self._opened(asked, filling)))
 
     def _first(self, stream: Stream) -> FindRecords:
         limit = SPLIT_OPENED_RECORDS if isinstance(stream.reading, SplitReading) else OPENED_TOGETHER_RECORDS
         return self._query.request(stream.page, stream.reading.read_to, self._until(stream), limit)
 
-    async def _opened(self, asked: list[tuple[Stream, FindRecords]]) -> list[Opened]:
+    async def _opened(
+        self, asked: dict[PageName, tuple[Stream, FindRecords]], filling: Collection[PageName]
+    ) -> list[Opened]:
+        """What is not told before."""
+
+        def tell(page: PageName, opening: Opening) -> None:
+            self._told.append((*asked.pop(page), opening))
+            if not self._stirred.done():
+                self._stirred.set_result(None)
+
         try:
-            found = await self._openings.open({stream.page: request for stream, request in asked})
+            found = await self._openings.open({page: request for page, (_, request) in asked.items()}, filling, tell)
         except IncompleteError as error:
-            return [(stream, request, error) for stream, request in asked]
-        return [(stream, request, found.get(stream.page)) for stream, request in asked]
+            return [(stream, request, error) for stream, request in asked.values()]
+        return [(stream, request, found.get(page)) for page, (stream, request) in asked.items()]
 
     def _read_opened(self, stream: Stream, request: FindRecords, opening: Opening | IncompleteError | None) -> None:
         """Take the first run of a page that was opened; what that does not settle takes a task."""
@@ -253,9 +266,12 @@ class KeyReading:
 
     def _above(self, stream: Stream) -> list[Stream]:
         """The streams of the split pages above a page that are not read to their ends, and from which records move."""
+        return [above for above in self._split_above(stream) if above.reading.unread]
+
+    def _split_above(self, stream: Stream) -> Iterator[Stream]:
         pages = (stream.page[:depth] for depth in range(len(stream.page)))
         lines = (self._streams.get(page) for page in pages if page not in self._tree.closed)
-        return [above for above in lines if above is not None and above.reading.unread]
+        return (above for above in lines if above is not None)
 
     def _may_read(self, stream: Stream) -> bool:
         """Have all pages above been read beyond the point that this one came to? What was read already may go on."""
@@ -339,7 +355,7 @@ class KeyReading:
             self._raise_failures()
             assert not any(stream.open for stream in self._streams.values()), "a read that waits for nothing"
             return False
-        await asyncio.wait([*tasks, *self._opening], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([*tasks, *self._opening, self._stirred], return_when=asyncio.FIRST_COMPLETED)
         self._take_opened()
         for task, stream in tasks.items():
             if task.done():
@@ -348,11 +364,14 @@ class KeyReading:
         return True
 
     def _take_opened(self) -> None:
-        done = [opening for opening in self._opening if opening.done()]
-        for opening in done:
+        found, self._told = self._told, []
+        if found:
+            self._stirred = asyncio.get_running_loop().create_future()
+        for opening in [opening for opening in self._opening if opening.done()]:
             self._opening.remove(opening)
-            for opened in opening.result():
-                self._read_opened(*opened)
+            found += opening.result()
+        for opened in found:
+            self._read_opened(*opened)
 
     async def _arrived(self, stream: Stream, fetching: Awaitable[list[Version]]) -> None:
         try:

@@ -3,10 +3,10 @@
 Theory of operation. Every replica that sees its page above the bound makes the split known to a majority of the page's
 replicas. From then on each replica empties its own share: it asks the children's replicas which of its records they
 have already, because another replica was first, stores what they lack, and drops from the old page only what a
-majority of the child's replicas has durably, or has newer. So a crash at any point loses nothing
-and doing it again is harmless. The replicas begin one after the other, the nearest first, so mostly one carries the
-records and the others find them there: those whose turn comes later wait, run by run, until the last record of a run
-has come.
+majority of the child's replicas has durably, or has newer. So a crash at any point loses nothing and doing it again is
+harmless. The replicas begin after a while, as whoever filled the page writes on or reads, and one after the other, the
+nearest first, so mostly one carries the records and the others find them there: those whose turn comes later wait, run
+by run, until the last record of a run has come.
 What comes late into a split page is moved on when it comes. Whoever reads a key meanwhile is waited for, and nobody
 waits for this, so it pauses while records on their way are read here, though not for ever.
 
@@ -26,6 +26,7 @@ from p2pkv.core.replication import position
 from p2pkv.errors import P2pkvError
 from p2pkv.ids import Place, distance
 from p2pkv.limits import (
+    MOVE_FIRST_S,
     MOVE_GIVES_WAY_S,
     MOVE_GIVES_WAY_S_MAX,
     MOVE_PATIENCE_S,
@@ -154,7 +155,8 @@ class Mover:
         retry_s = MOVE_RETRY_S
         try:
             called = await self._called(place)
-            await asyncio.sleep(self._turn(place) * MOVE_TURN_S * self._env.random.uniform(0.8, 1.2))
+            wait_s = MOVE_FIRST_S + self._turn(place) * MOVE_TURN_S
+            await asyncio.sleep(wait_s * self._env.random.uniform(0.8, 1.2))
             patience_s = MOVE_PATIENCE_S if self._turn(place) else 0.0
             while called is not None:
                 moved = self.moved

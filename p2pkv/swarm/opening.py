@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 
@@ -54,6 +54,7 @@ from p2pkv.wire import NodeTuple
 
 Requests = Mapping[PageName, FindRecords]
 Found = dict[PageName, Opening]
+Tell = Callable[[PageName, Opening], None]
 
 
 class Openings:
@@ -68,14 +69,16 @@ class Openings:
         self._replica = replica
         self._neighbourhood = neighbourhood
 
-    async def open(self, requests: Requests) -> Found:
+    async def open(self, requests: Requests, filling: Collection[PageName], tell: Tell) -> Found:
         """First answers of the pages' replicas; pages that must be opened one by one are left out.
 
+        `filling`: of these, what should be there may be on its way yet. `tell` is told at once of pages that prove to
+        be split: those below can be opened meanwhile.
         Raises UnreachableError and IncompleteError where this peer is cut off.
         """
         await self._lookups.ready()
-        together = Together(self, requests)
-        await together.run()
+        together = Together(self, requests, tell)
+        await together.run(filling)
         self._lookups.require_swarm()  # again: the silence of most may have shown just now
         return together.found()
 
@@ -152,8 +155,9 @@ class Openings:
 class Together:
     """One opening of many pages."""
 
-    def __init__(self, openings: Openings, requests: Requests) -> None:
+    def __init__(self, openings: Openings, requests: Requests, tell: Tell) -> None:
         self._openings = openings
+        self._tell = tell
         self._pages = {name: page for name, request in requests.items() if (page := openings.page(request)) is not None}
         self._left = set(self._pages)
         self._loads: Counter[bytes] = Counter()
@@ -167,12 +171,13 @@ class Together:
     def found(self) -> Found:
         return {name: page.opening for name, page in self._pages.items() if page.opening is not None}
 
-    async def run(self) -> None:
+    async def run(self, filling: Collection[PageName]) -> None:
         await self._openings.own([page for page in self._pages.values() if page.here])
         spares = OPENING_SPARES if len(self._pages) <= OPENING_FEW_PAGES else 0
         try:
             for name, page in self._pages.items():
-                self._ask_enough(name, page, spares)
+                # Of a page that fills, a quorum mostly has nothing, or differs: then all would be asked behind it.
+                self._ask_enough(name, page, len(page.spares) if name in filling else spares)
                 self._ask_beyond(name, page)
             if len(self._loads) <= OPENING_PROBES_MAX:
                 self._probe(self._owing)
@@ -355,3 +360,5 @@ class Together:
             self._left.discard(name)
             if not self._left:
                 self._stirred.set()
+            if page.opening is not None and page.opening.split:
+                self._tell(name, page.opening)

@@ -215,9 +215,8 @@ class Replica:
     async def _reply(
         self, request: messages.FindRecords, query: RangeQuery, result: RangeResult
     ) -> messages.FindRecordsReply:
-        # Asked behind the reading: records leave a split page, and what was read must not lack them unawares.
         place = query.place
-        split = (await self.holdings.of(place)).split
+        split = await self._is_split(query, result)
         order: Order = "name" if request.by_name else "time"
         versions = _but_marker(result) if split else result.versions
         if split and result.more and not versions:  # the marker alone, at the head of the page: what is behind it?
@@ -237,6 +236,16 @@ class Replica:
             mine=self._neighbourhood.speaks_for(place),
             batches=result.batches,
         )
+
+    async def _is_split(self, query: RangeQuery, result: RangeResult) -> bool:
+        """Does a page pass its records on, as far as the result of a reading of it could lack them?
+
+        Asked behind the reading: what was read must not lack records unawares that had left the page by then. A reading
+        from the page's head tells by itself, for the marker comes first; then nobody need look for it again.
+        """
+        if self.holdings.known(query.place) is None and _shows_marker(query):
+            return bool(result.versions) and result.versions[0].flags & Flag.SPLIT != 0
+        return (await self.holdings.of(query.place)).split
 
     async def find_names(self, request: messages.FindNames) -> messages.FindNamesReply:
         """What lies under the names, as many of them as fit one answer (at least one)."""
@@ -305,6 +314,7 @@ class Replica:
         be dropped in the same step, because its plain version is kept.
         """
         places = {put.place for put in puts}
+        await self.holdings.look(places)
         split = {place for place in places if (await self.holdings.of(place)).split}
         waiting = await self._waiting(puts, places)
         trusted_until = self.clock.trusted_until(self._env.now_s())
@@ -397,6 +407,12 @@ class Replica:
                 new.setdefault(write.place, []).append(write.version)
         for place, versions in new.items():
             self.on_stored(place, versions)
+
+
+def _shows_marker(query: RangeQuery) -> bool:
+    """Would the marker of the page be the first that is read?"""
+    part = query.reverse or query.after or query.prefix or query.pending
+    return query.order == "time" and query.dead and not part
 
 
 def _but_marker(result: RangeResult) -> list[Version]:

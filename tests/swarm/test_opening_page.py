@@ -198,8 +198,9 @@ class Known(Openings):
 
     async def all(self) -> tuple[Collection[Contact], float]:
         """Who is heard of the page, and after how long."""
-        together = Together(self, {bytes([n]): page.request for n, page in enumerate(self._pages.values())})
-        await together.run()
+        requests = {bytes([n]): page.request for n, page in enumerate(self._pages.values())}
+        together = Together(self, requests, lambda *_: None)
+        await together.run(filling=())
         opening = together.found().get(bytes([0]))
         heard = cast(list[Contact], opening.sources) if opening else []
         return set(heard), asyncio.get_running_loop().time() - self._began_s
