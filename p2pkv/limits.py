@@ -182,7 +182,9 @@ NEWER_READ_AT_ONCE = 512  # of them, that a replica reads in one go: some 5 ms o
 NEWER_ASKED_BYTES_MAX = 512 * KIB  # of its names, and 16 bytes each
 NEWER_BYTES_MAX = 384 * KIB  # of the versions of the answer, beyond which no further name is answered
 CLOCK_RETRIES_MAX = 3  # puts that lost to a clock ahead of ours, tried again behind it
-REPAIRS_PENDING_MAX = 256  # read repairs under way, beyond which none is started
+REPAIRS_PENDING_MAX = 256  # read repairs that wait, beyond which none is planned
+REPAIRS_AT_ONCE_MAX = 32
+REPAIRS_PAUSE_S = 0.1  # before each so many
 
 # --- Upkeep ---
 COMPARE_PREFIXES_MAX = 128  # of one comparison: some 30 bytes each fit RPC_PAYLOAD_BYTES_MAX

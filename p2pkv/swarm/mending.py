@@ -1,55 +1,75 @@
 """Brings replicas that a read found lagging up to date, behind the read's back.
 
-Owns the tasks that do it, bounded in number. What is right was decided by the read.
+Owns what is to be done, bounded in number, and the task that does it. What is right was decided by the read.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from p2pkv.core.pages import PageName, split_marker
 from p2pkv.core.records import Version
 from p2pkv.core.replication import Settlement
 from p2pkv.errors import RemoteError
-from p2pkv.limits import REPAIRS_PENDING_MAX
+from p2pkv.limits import REPAIRS_AT_ONCE_MAX, REPAIRS_PAUSE_S, REPAIRS_PENDING_MAX
 from p2pkv.swarm.sources import Source
 
 
+class _Repair(NamedTuple):
+    source: Source
+    key: bytes
+    page: PageName
+    version: Version
+
+
 class Mender:
-    """Starts repairs and never waits for them."""
+    """Plans repairs and never waits for them. They begin a moment later: what the read waits for comes first."""
 
     def __init__(self) -> None:
         self.mended = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._planned: deque[_Repair] = deque()
+        self._work: asyncio.Task[None] | None = None
 
     def mend(self, key: bytes, page: PageName, sources: Sequence[Source], settlements: Sequence[Settlement]) -> None:
-        """Start bringing the settled versions to the replicas that lack them."""
+        """Bring the settled versions to the replicas that lack them, soon."""
         for index, source in enumerate(sources):
             for settled in settlements:
                 if index in settled.stale:
-                    self._start(source, key, page, settled.version)
+                    self._plan(_Repair(source, key, page, settled.version))
 
     def tell_split(self, key: bytes, page: PageName, sources: Sequence[Source]) -> None:
-        """Start telling replicas that missed it that their page is split."""
+        """Tell replicas that missed it that their page is split, soon."""
         for source in sources:
-            self._start(source, key, page, split_marker(page))
+            self._plan(_Repair(source, key, page, split_marker(page)))
 
-    def _start(self, source: Source, key: bytes, page: PageName, version: Version) -> None:
-        if len(self._tasks) >= REPAIRS_PENDING_MAX:
+    def _plan(self, repair: _Repair) -> None:
+        if len(self._planned) >= REPAIRS_PENDING_MAX:
             return
-        task = asyncio.create_task(self._store(source, key, page, version))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._planned.append(repair)
+        if self._work is None:
+            self._work = asyncio.create_task(self._carry_out())
 
-    async def _store(self, source: Source, key: bytes, page: PageName, version: Version) -> None:
+    async def _carry_out(self) -> None:
         try:
-            await source.mend(key, page, [version])
+            while self._planned:
+                await asyncio.sleep(REPAIRS_PAUSE_S)
+                some = [self._planned.popleft() for _ in range(min(len(self._planned), REPAIRS_AT_ONCE_MAX))]
+                await asyncio.gather(*(self._store(repair) for repair in some))
+        finally:
+            self._work = None
+
+    async def _store(self, repair: _Repair) -> None:
+        try:
+            await repair.source.mend(repair.key, repair.page, [repair.version])
             self.mended += 1
         except RemoteError:
             return  # it lags on; background repair comes by
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._planned.clear()
+        if self._work is not None:
+            self._work.cancel()
+            await asyncio.gather(self._work, return_exceptions=True)

@@ -175,12 +175,13 @@ class Together:
         await self._openings.own([page for page in self._pages.values() if page.here])
         spares = OPENING_SPARES if len(self._pages) <= OPENING_FEW_PAGES else 0
         try:
+            self._probe_few({contact for page in self._pages.values() for contact in page.spares})
+            await asyncio.sleep(0)  # the pings leave first
             for name, page in self._pages.items():
                 # Of a page that fills, a quorum mostly has nothing, or differs: then all would be asked behind it.
                 self._ask_enough(name, page, len(page.spares) if name in filling else spares)
                 self._ask_beyond(name, page)
-            if len(self._loads) <= OPENING_PROBES_MAX:
-                self._probe(self._owing)
+            self._probe_few(self._owing)
             while not await self._wait_while_answers_come():
                 if not self._ask_others():
                     await self._wait_for_doubt()
@@ -197,11 +198,13 @@ class Together:
     async def _wait_while_answers_come(self) -> bool:
         """Until all is over, or nobody has answered for so long, and as long as the first answer took; is it over?
 
-        While most owe their answers, so long as it takes to answer all that was asked, and as peers may have other work
-        in hand: if all are at it, none is dead.
+        Those who were late before are not waited for here. While most owe their answers, so long as it takes to answer
+        all that was asked, and as peers may have other work in hand: if all are at it, none is dead.
         """
         began_s = self._loop.time()
         while self._left:
+            if self._late.issuperset(self._owing):
+                return False
             quiet_s = self._loop.time() - max(self._heard_s, began_s)
             heard = self._most_heard
             busy_s = max(OPENING_MOST_S, OPENING_WORK_S * self._owing.total())
@@ -243,17 +246,22 @@ class Together:
     def _doubted_in_s(self, contact: Contact) -> float:
         return self._openings.doubted_in_s(contact, heard=self._most_heard)
 
+    def _probe_few(self, contacts: Collection[Contact]) -> None:
+        if len(contacts) <= OPENING_PROBES_MAX:
+            self._probe(contacts)
+
     def _probe(self, contacts: Iterable[Contact]) -> None:
         for contact in contacts:
             self._openings.probe(contact)
 
     def _ask_others(self) -> bool:
         """Ask others in the place of all who are late, and those beyond where too few are left; is there anybody?"""
+        most_heard = self._most_heard  # else those who are late are rather busy than dead
         self._late.update(self._owing)
         self._probe(self._owing)
         left = [(name, page) for name, page in self._pages.items() if name in self._left]
         asked = sum(self._ask_enough(name, page, 0) for name, page in left)
-        if self._most_heard:  # else those who are late are rather busy than dead
+        if most_heard:
             asked += sum(self._ask_beyond(name, page) for name, page in left)
         return asked > 0
 
