@@ -55,6 +55,7 @@ from p2pkv.wire import NodeTuple
 Requests = Mapping[PageName, FindRecords]
 Found = dict[PageName, Opening]
 Tell = Callable[[PageName, Opening], None]
+"""Takes a page that is open, while others are being opened."""
 
 
 class Openings:
@@ -72,8 +73,9 @@ class Openings:
     async def open(self, requests: Requests, filling: Collection[PageName], tell: Tell) -> Found:
         """First answers of the pages' replicas; pages that must be opened one by one are left out.
 
-        `filling`: of these, what should be there may be on its way yet. `tell` is told at once of pages that prove to
-        be split: those below can be opened meanwhile.
+        `filling`: of these, what should be there may be on its way yet. `tell` is told before the end, once a page, of
+        those that prove to be split, as those below can be opened meanwhile, and of all others that are open where
+        somebody is waited for until he is in doubt.
         Raises UnreachableError and IncompleteError where this peer is cut off.
         """
         await self._lookups.ready()
@@ -160,6 +162,7 @@ class Together:
         self._tell = tell
         self._pages = {name: page for name, request in requests.items() if (page := openings.page(request)) is not None}
         self._left = set(self._pages)
+        self._told = set[PageName]()
         self._loads: Counter[bytes] = Counter()
         self._owing: Counter[Contact] = Counter()  # answers
         self._late: set[Contact] = set()  # those who owed theirs while nobody answered any more
@@ -218,6 +221,8 @@ class Together:
     async def _wait_for_doubt(self) -> None:
         """Until all who owe answers about pages that are left have given them, or are in doubt: those too who are more
         than a quorum, as the others may have just come to a page that these have kept."""
+        for name, opening in self.found().items():
+            self._tell_of(name, opening)
         until_s = self._loop.time() + BEYOND_QUORUM_S
         while self._left:
             owing = {contact for name in self._left for contact in self._pages[name].waiting}
@@ -225,6 +230,11 @@ class Together:
             if left_s <= 0:
                 return
             await self._wait(max(left_s, OPENING_TURN_S))  # time that rounds to nothing does not pass
+
+    def _tell_of(self, name: PageName, opening: Opening) -> None:
+        if name not in self._told:
+            self._told.add(name)
+            self._tell(name, opening)
 
     async def _wait(self, seconds: float) -> None:
         """Until somebody has answered all, or no page is left, or for so long."""
@@ -369,4 +379,4 @@ class Together:
             if not self._left:
                 self._stirred.set()
             if page.opening is not None and page.opening.split:
-                self._tell(name, page.opening)
+                self._tell_of(name, page.opening)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection, Iterable, Sequence
-from typing import cast
+from collections.abc import Collection, Coroutine, Iterable, Sequence
+from typing import TypeVar, cast
 
 import pytest
 
+from p2pkv.core.pages import PageName
 from p2pkv.core.records import Version
 from p2pkv.core.replication import digest_of
 from p2pkv.core.views import Views
@@ -28,8 +29,10 @@ K = 8
 CONTACTS = [Contact(bytes(19) + bytes([number]), "127.0.0.1", 1000 + number) for number in range(1, 17)]
 REPLICAS, BEYOND = CONTACTS[:K], CONTACTS[K:]
 OTHERS = [Contact(bytes(19) + bytes([128 + number]), "127.0.0.1", 1128 + number) for number in range(K)]
-PLACE, OTHER_PLACE = Place(bytes(20)), Place(bytes(19) + b"\xff")
+PLACE, OTHER_PLACE, ALSO_PLACE = Place(bytes(20)), Place(bytes(19) + b"\xff"), Place(bytes(19) + b"\x7f")
+THE_PAGE, THE_OTHER = b"\0", b"\1"
 HELD, NOTHING = [version()], list[Version]()
+T = TypeVar("T")
 
 
 def reply_of(
@@ -39,6 +42,7 @@ def reply_of(
     mine: bool | None = None,
     nodes: Sequence[NodeTuple] = (),
     batches: Sequence[bytes] = (),
+    split: bool = False,
 ) -> FindRecordsReply:
     return FindRecordsReply(
         list(held),
@@ -46,6 +50,7 @@ def reply_of(
         digest=digest_of(held),
         live=len(held),
         nodes=list(nodes),
+        split=split,
         mine=contact not in BEYOND if mine is None else mine,
         batches=list(batches),
     )
@@ -187,30 +192,38 @@ class Known(Openings):
     """Openings of a page whose replicas take their time, and of another one, whose are quick."""
 
     def __init__(
-        self, takes_s: dict[Contact, float], newcomers: Collection[Contact], least_s: float = math.inf
+        self,
+        takes_s: dict[Contact, float],
+        newcomers: Collection[Contact],
+        least_s: float = math.inf,
+        also: Sequence[Contact] = (),
     ) -> None:
-        """`least_s`: no doubt is said to be further away."""
+        """`least_s`: no doubt is said to be further away. `also`: the replicas of a third page."""
         self._least_s = least_s
         self._looked = 0
-        self._pages = {PLACE: World().page, OTHER_PLACE: self._other()}
+        self._pages = {PLACE: World().page, OTHER_PLACE: _page_at(OTHER_PLACE, OTHERS)}
+        if also:
+            self._pages[ALSO_PLACE] = _page_at(ALSO_PLACE, also)
         self._takes_s, self._newcomers = takes_s, newcomers
         self._began_s = asyncio.get_running_loop().time()
+        self.doubt_s = DOUBT_S
+        self.split = False  # do those who have nothing of the page say that it is split?
+        self.told: dict[PageName, float] = {}  # when
 
-    async def all(self) -> tuple[Collection[Contact], float]:
+    async def all(self, filling: Collection[PageName] = ()) -> tuple[Collection[Contact], float]:
         """Who is heard of the page, and after how long."""
-        requests = {bytes([n]): page.request for n, page in enumerate(self._pages.values())}
-        together = Together(self, requests, lambda *_: None)
-        await together.run(filling=())
-        opening = together.found().get(bytes([0]))
+        requests = {bytes([number]): page.request for number, page in enumerate(self._pages.values())}
+        together = Together(self, requests, lambda name, _: self.told.update({name: self._after_s()}))
+        await together.run(filling)
+        opening = together.found().get(THE_PAGE)
         heard = cast(list[Contact], opening.sources) if opening else []
-        return set(heard), asyncio.get_running_loop().time() - self._began_s
+        return set(heard), self._after_s()
+
+    def _after_s(self) -> float:
+        return asyncio.get_running_loop().time() - self._began_s
 
     def page(self, request: FindRecords) -> Page:
         return self._pages[Place(request.place)]
-
-    def _other(self) -> Page:
-        views = Views(OTHER_PLACE, K, [contact.id for contact in OTHERS])
-        return Page(FindRecords(OTHER_PLACE), views, False, list(OTHERS), set())
 
     async def own(self, pages: list[Page]) -> None: ...
     def doubt(self, contact: Contact) -> None: ...
@@ -233,15 +246,21 @@ class Known(Openings):
         assert self._looked < 10_000, "time does not pass"
         if self._takes_s.get(contact, QUICK_S) < math.inf:
             return math.inf
-        left_s = DOUBT_S - (asyncio.get_running_loop().time() - self._began_s)
+        left_s = self.doubt_s - self._after_s()
         return min(left_s, self._least_s) if left_s > 0 else left_s
 
     def begin(self, contact: Contact, request: FindRecords, done: Done) -> Asked:
         asked, seconds = Asked(request, done), self._takes_s.get(contact, QUICK_S)
         if seconds < math.inf:
-            held = NOTHING if contact in self._newcomers or contact in BEYOND else HELD
-            asyncio.get_running_loop().call_later(seconds, asked.settle, reply_of(contact, held))
+            nothing = contact in self._newcomers or contact in BEYOND
+            reply = reply_of(contact, NOTHING if nothing else HELD, split=nothing and self.split)
+            asyncio.get_running_loop().call_later(seconds, asked.settle, reply)
         return asked
+
+
+def _page_at(place: Place, replicas: Sequence[Contact]) -> Page:
+    views = Views(place, K, [contact.id for contact in replicas])
+    return Page(FindRecords(place), views, False, list(replicas), set())
 
 
 def opened(
@@ -250,9 +269,14 @@ def opened(
     async def run() -> tuple[Collection[Contact], float]:
         return await Known(takes_s, newcomers, least_s).all()
 
+    return played(run())
+
+
+def played(work: Coroutine[None, None, T]) -> T:
+    """In virtual time."""
     loop = VirtualLoop()
     try:
-        return loop.run_until_complete(run())
+        return loop.run_until_complete(work)
     finally:
         loop.close()
 
@@ -277,3 +301,50 @@ def test_the_dead_are_waited_for_until_they_are_in_doubt(least_s: float) -> None
 def test_those_beyond_a_quorum_are_not_waited_for_for_ever() -> None:
     heard, after_s = opened({REPLICAS[7]: 3600}, REPLICAS[:4])
     assert heard == {*REPLICAS[:7]} and after_s < 2 * BEYOND_QUORUM_S
+
+
+def test_stand_ins_are_asked_beside_the_last_replicas_not_behind_them() -> None:
+    """Where all others proved to be late, as they are by other pages."""
+    takes_s = dict.fromkeys(REPLICAS[3:], math.inf) | dict.fromkeys(BEYOND[:5], 0.015)
+
+    async def run() -> tuple[Collection[Contact], float]:
+        known = Known(takes_s, [], also=[*REPLICAS[4:], *BEYOND[4:]])
+        known.doubt_s = 0.03
+        return await known.all()
+
+    heard, after_s = played(run())
+    assert heard == {*REPLICAS[:3], *BEYOND[:5]} and 0.03 < after_s < 0.04
+
+
+def test_a_page_that_fills_takes_one_round() -> None:
+    """A quorum of those who have nothing opens no page: all would be asked behind it."""
+    far = dict.fromkeys(REPLICAS, 0.015)
+
+    async def run(filling: Collection[PageName]) -> tuple[Collection[Contact], float]:
+        return await Known(far, REPLICAS).all(filling)
+
+    heard, after_s = played(run({THE_PAGE}))
+    assert heard == {*REPLICAS} and after_s < 0.016
+    heard, after_s = played(run(()))
+    assert heard == {*REPLICAS} and after_s > 0.029
+
+
+def test_a_page_that_proves_to_be_split_is_told_before_others_are_open() -> None:
+    async def run() -> dict[PageName, float]:
+        known = Known(dict.fromkeys(OTHERS, 0.015), REPLICAS)
+        known.split = True
+        await known.all()
+        return known.told
+
+    told = played(run())
+    assert set(told) == {THE_PAGE} and told[THE_PAGE] < 0.002
+
+
+def test_what_is_open_is_told_before_somebody_is_waited_for() -> None:
+    async def run() -> dict[PageName, float]:
+        known = Known(dict.fromkeys(REPLICAS[3:], math.inf), [])
+        await known.all()
+        return known.told
+
+    told = played(run())
+    assert set(told) == {THE_OTHER} and told[THE_OTHER] < DOUBT_S
