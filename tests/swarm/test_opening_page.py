@@ -306,9 +306,10 @@ def test_those_beyond_a_quorum_are_not_waited_for_for_ever() -> None:
 def test_stand_ins_are_asked_beside_the_last_replicas_not_behind_them() -> None:
     """Where all others proved to be late, as they are by other pages."""
     takes_s = dict.fromkeys(REPLICAS[3:], math.inf) | dict.fromkeys(BEYOND[:5], 0.015)
+    takes_s |= dict.fromkeys(OTHERS[4:], 0.01)
 
     async def run() -> tuple[Collection[Contact], float]:
-        known = Known(takes_s, [], also=[*REPLICAS[4:], *BEYOND[4:]])
+        known = Known(takes_s, [], also=[*REPLICAS[4:], *OTHERS[4:]])
         known.doubt_s = 0.03
         return await known.all()
 
