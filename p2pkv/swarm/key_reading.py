@@ -206,18 +206,20 @@ class KeyReading:
     async def _opened(
         self, asked: dict[PageName, tuple[Stream, FindRecords]], filling: Collection[PageName]
     ) -> list[Opened]:
-        """What is not told before."""
+        """What is not told before; all of it where this peer proves to be cut off."""
+        told: set[PageName] = set()
 
         def tell(page: PageName, opening: Opening) -> None:
-            self._told.append((*asked.pop(page), opening))
+            told.add(page)
+            self._told.append((*asked[page], opening))
             if not self._stirred.done():
                 self._stirred.set_result(None)
 
         try:
             found = await self._openings.open({page: request for page, (_, request) in asked.items()}, filling, tell)
         except IncompleteError as error:
-            return [(stream, request, error) for stream, request in asked.values()]
-        return [(stream, request, found.get(page)) for page, (stream, request) in asked.items()]
+            return [(*of, error) for of in asked.values()]
+        return [(*of, found.get(page)) for page, of in asked.items() if page not in told]
 
     def _read_opened(self, stream: Stream, request: FindRecords, opening: Opening | IncompleteError | None) -> None:
         """Take the first run of a page that was opened; what that does not settle takes a task."""

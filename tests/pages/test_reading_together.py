@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
 import msgspec
 import pytest
 
 from p2pkv import messages
-from p2pkv.core.pages import place_of_page
+from p2pkv.core.pages import PageName, place_of_page
 from p2pkv.core.records import content_hash
-from p2pkv.errors import P2pkvError, RemoteError
+from p2pkv.errors import IncompleteError, P2pkvError, RemoteError
 from p2pkv.limits import (
     RUN_BYTES_MAX,
     RUN_LONG_BYTES_MAX,
@@ -25,12 +25,18 @@ from p2pkv.outcomes import BatchChange, Record
 from p2pkv.peer import Peer
 from p2pkv.storage.interface import DropVersion, RangeQuery
 from p2pkv.swarm.contact import Contact
+from p2pkv.swarm.opening import Found, Openings, Requests, Tell
+from p2pkv.swarm.sources import Opening
 from p2pkv.testing import SimSwarm
 from tests.pages.checker import one_page, values
 from tests.pages.test_counting import make
 from tests.pages.test_splits import numbers
 
 RECORDS = 600
+
+
+def _ignore(page: PageName, opening: Opening) -> None:
+    """Nothing is told before the end."""
 
 
 async def first_value_s(records: AsyncIterator[Record]) -> float:
@@ -72,6 +78,24 @@ def test_neither_loss_nor_the_dead_keep_a_reader_waiting(seed: int) -> None:
         assert swarm.run(first_value_s(peer.get("k"))) < 1.5
         assert swarm.run(values(peer.get("k"))) == numbers(0, RECORDS)
         assert swarm.run(values(peer.get("k", reverse=True))) == numbers(0, RECORDS)[::-1]
+
+
+def test_a_reader_that_proves_to_be_cut_off_says_so_though_all_pages_seemed_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened = Openings.open
+
+    async def open_cut_off(of: Openings, requests: Requests, filling: Collection[PageName], tell: Tell) -> Found:
+        for page, opening in (await opened(of, requests, filling, _ignore)).items():
+            tell(page, opening)
+        raise IncompleteError("cut off", "look at the network")
+
+    with SimSwarm(20, seed=2) as swarm:
+        make(swarm, RECORDS)
+        peer = met(swarm, 3)
+        monkeypatch.setattr(Openings, "open", open_cut_off)
+        with pytest.raises(IncompleteError, match="cut off"):
+            swarm.run(values(peer.get("k")))
 
 
 def test_where_most_answer_within_milliseconds_the_dead_are_not_waited_for_longer() -> None:
