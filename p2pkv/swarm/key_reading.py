@@ -108,7 +108,7 @@ class KeyReading:
         self._slots = asyncio.Semaphore(PAGES_ASKED_AT_ONCE_MAX)  # of pages that are opened one by one
         self._opening: set[asyncio.Task[list[Opened]]] = set()
         self._told: list[Opened] = []  # pages of openings that go on
-        self._stirred = asyncio.get_running_loop().create_future()  # there are some
+        self._stirred = asyncio.get_running_loop().create_future()  # it ends when there are some
         self._leftovers = Leftovers(query.order, reverse=query.reverse)
         self._frontier: Key | None = None  # up to which all streams had come when something was given out last
 

@@ -15,6 +15,7 @@ from p2pkv.core.records import Version
 from p2pkv.core.replication import Settlement
 from p2pkv.errors import RemoteError
 from p2pkv.limits import REPAIRS_AT_ONCE_MAX, REPAIRS_PAUSE_S, REPAIRS_PENDING_MAX
+from p2pkv.storage.interface import StoreFailedError
 from p2pkv.swarm.sources import Source
 
 
@@ -65,7 +66,7 @@ class Mender:
         try:
             await repair.source.mend(repair.key, repair.page, [repair.version])
             self.mended += 1
-        except RemoteError:
+        except (RemoteError, StoreFailedError):
             return  # it lags on; background repair comes by
 
     async def close(self) -> None:
