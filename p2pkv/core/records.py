@@ -227,7 +227,7 @@ def check_shape(version: Version) -> None:
         (len(version.body) > BODY_BYTES_MAX and not stock, "body too long"),
         (len(version.meta) > META_BYTES_MAX, "meta too long"),
         (len(version.signature) > SIGNATURE_BYTES_MAX, "signature too long"),
-        (not 0 <= version.clock <= CLOCK_MAX, "clock out of range"),
+        (not 0 < version.clock <= CLOCK_MAX, "clock out of range"),
         (not 0 <= version.expires_ms <= CLOCK_MAX, "expiry out of range"),
         (not 0 <= version.size_bytes <= SIZE_BYTES_MAX, "size out of range"),
         (not 0 <= flags < 1 << 32, "flags out of range"),
@@ -249,7 +249,7 @@ def in_bounds(version: Version) -> bool:
         and len(version.body) <= BODY_BYTES_MAX
         and len(version.meta) <= META_BYTES_MAX
         and len(version.signature) <= SIGNATURE_BYTES_MAX
-        and 0 <= version.clock <= CLOCK_MAX
+        and 0 < version.clock <= CLOCK_MAX  # none stands before a marker of a split
         and 0 <= version.expires_ms <= CLOCK_MAX
         and 0 <= version.size_bytes <= SIZE_BYTES_MAX
         and 0 <= version.flags < 1 << 32

@@ -131,6 +131,7 @@ def test_the_signature_covers_the_key_and_every_field_but_itself() -> None:
         version(name=b""),
         version(name=b"n" * 2000),
         version(author=b"short"),
+        version(clock=0),
         version(body=b"v" * (BODY_BYTES_MAX + 1)),
         version(meta=b"m" * 2000),
         version(clock=-1),
