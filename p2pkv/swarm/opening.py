@@ -162,7 +162,6 @@ class Together:
         self._tell = tell
         self._pages = {name: page for name, request in requests.items() if (page := openings.page(request)) is not None}
         self._left = set(self._pages)
-        self._told = set[PageName]()
         self._loads: Counter[bytes] = Counter()
         self._owing: Counter[Contact] = Counter()  # answers
         self._late: set[Contact] = set()  # those who owed theirs while nobody answered any more
@@ -222,7 +221,8 @@ class Together:
         """Until all who owe answers about pages that are left have given them, or are in doubt: those too who are more
         than a quorum, as the others may have just come to a page that these have kept."""
         for name, opening in self.found().items():
-            self._tell_of(name, opening)
+            if not opening.split:  # else it was told when it opened
+                self._tell(name, opening)
         until_s = self._loop.time() + BEYOND_QUORUM_S
         while self._left:
             owing = {contact for name in self._left for contact in self._pages[name].waiting}
@@ -230,11 +230,6 @@ class Together:
             if left_s <= 0:
                 return
             await self._wait(max(left_s, OPENING_TURN_S))  # time that rounds to nothing does not pass
-
-    def _tell_of(self, name: PageName, opening: Opening) -> None:
-        if name not in self._told:
-            self._told.add(name)
-            self._tell(name, opening)
 
     async def _wait(self, seconds: float) -> None:
         """Until somebody has answered all, or no page is left, or for so long."""
@@ -379,4 +374,4 @@ class Together:
             if not self._left:
                 self._stirred.set()
             if page.opening is not None and page.opening.split:
-                self._tell_of(name, page.opening)
+                self._tell(name, page.opening)
